@@ -1,0 +1,1 @@
+"""Claims about `octavo parse`: what it reads right, how fast, in how much memory."""

@@ -1,0 +1,107 @@
+"""Pages without a sound text layer: turned upright, levelled and read from their pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median
+
+from octavo.media.page import Page, Ruling, Word
+from octavo.media.turn import turn
+from octavo.readers.lines import Line
+from octavo.readers.ocr import OcrEngine, OcrLine
+from octavo.readers.orientation import find_rotation
+from octavo.readers.skew import find_skew
+from octavo.readers.strokes import add_bullets, drawings, ink_of, weigh
+from octavo.readers.tables import rulings_from_pixels
+from octavo.types import Box
+
+#: Letters lower than this are read again from a larger drawing of the page.
+_SMALL_PRINT_PX = 17.0
+_LARGEST_ZOOM = 1.7
+_LEAST_SKEW = 0.25  # degrees; less does not bend a line by a letter's height
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was read, in units of the page after ``rotation`` and ``skew`` (see PageResult)."""
+
+    lines: tuple[Line, ...]
+    rulings: tuple[Ruling, ...]
+    shapes: tuple[Box, ...]
+    rotation: int
+    skew: float
+
+
+class ScanReader:
+    """The OCR engine and what surrounds it; loads at first use.
+
+    Args:
+        dpi: resolution for PDF pages. max_long_edge_px: cap for it.
+    """
+
+    def __init__(self, dpi: float, max_long_edge_px: int | None) -> None:
+        self._dpi = dpi
+        self._cap = max_long_edge_px
+        self._loaded: OcrEngine | None = None
+
+    @property
+    def _engine(self) -> OcrEngine:
+        if self._loaded is None:
+            self._loaded = OcrEngine()
+        return self._loaded
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+    def read(self, page: Page) -> Scan:
+        """Read a whole page."""
+        scale = page.natural_scale(self._dpi, self._cap)
+        pixels = page.render(scale)
+        rotation, _ = find_rotation(pixels)
+        pixels = turn(pixels, rotation, 0.0)
+        skew = find_skew(pixels)
+        skew = round(skew, 2) if abs(skew) >= _LEAST_SKEW else 0.0
+        pixels = turn(pixels, 0, skew)
+        lines = self._engine.read(pixels, scale)
+        larger = self._zoom(page, lines, scale)
+        if larger > 1.15 * scale:
+            scale = larger
+            pixels = turn(page.render(scale), rotation, skew)
+            lines = self._engine.read(pixels, scale)
+        rulings = rulings_from_pixels(pixels, scale)
+        ink = ink_of(pixels)
+        found = weigh([Line(line.words) for line in lines if line.words], ink, scale)
+        shapes = drawings(found, ink, scale)
+        return Scan(tuple(add_bullets(found, ink, scale)), rulings, shapes, rotation, skew)
+
+    def _zoom(self, page: Page, lines: list[OcrLine], scale: float) -> float:
+        """The scale at which small print is large enough, or the same one."""
+        sizes = [word.font_size for line in lines for word in line.words]
+        if len(sizes) < 40:
+            return scale
+        height = median(sizes) * scale
+        if height >= _SMALL_PRINT_PX:
+            return scale
+        factor = min(_SMALL_PRINT_PX * 1.2 / height, _LARGEST_ZOOM)
+        return page.natural_scale(self._dpi * factor, self._cap)
+
+    def read_region(self, page: Page, box: Box) -> list[Word]:
+        """The words in one spot of the page, as it lies, in page units."""
+        scale = page.natural_scale(self._dpi, self._cap)
+        inside = Box(
+            max(box.left, 0.0),
+            max(box.top, 0.0),
+            min(box.right, page.width),
+            min(box.bottom, page.height),
+        )
+        if inside.area <= 0:
+            return []
+        lines = self._engine.read(page.render(scale, inside), scale)
+        return [_moved(w, inside.left, inside.top) for line in lines for w in line.words]
+
+
+def _moved(word: Word, x: float, y: float) -> Word:
+    box = Box(word.box.left + x, word.box.top + y, word.box.right + x, word.box.bottom + y)
+    return replace(word, box=box, baseline=word.baseline + y)
