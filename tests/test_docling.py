@@ -155,6 +155,18 @@ def test_a_document_without_pages_as_from_a_word_processor() -> None:
     assert Report.from_docling(report.document).pages[0].elements == report.pages[0].elements
 
 
+def test_runs_below_a_heading_are_a_paragraph_of_their_own() -> None:
+    document = DoclingDocument(name="letter")
+    heading = document.add_heading("Terms", level=1)
+    inline = document.add_inline_group(parent=heading)
+    document.add_text(DocItemLabel.TEXT, "pay", parent=inline)
+    document.add_text(DocItemLabel.TEXT, "soon", parent=inline)
+    assert [(e.category, e.text) for e in Report.from_docling(document).elements()] == [
+        (C.SECTION_HEADER, "Terms"),
+        (C.TEXT, "pay soon"),
+    ]
+
+
 def test_a_table_without_a_grid_keeps_its_lines() -> None:
     page = replace(FIRST, elements=(el(1, C.TABLE, "first line\nsecond line"),))
     document = replace(REPORT, pages=(page,)).document

@@ -9,6 +9,7 @@ the first, middle and last page must be in the answer: memory is easily saved by
 from __future__ import annotations
 
 import argparse
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ _SETTLED = 0.2
 _FAST_PAGES = 40
 #: A page counts as there when this much of a passage of it is found, of 100.
 _FOUND = 90.0
+_PROSE = re.compile(r"(?:[A-Za-z]+,? ){7,}[A-Za-z]+[,.]?")
 
 
 @dataclass(slots=True)
@@ -137,20 +139,26 @@ def _long_document(options: argparse.Namespace) -> Path:
 
 
 def passages(path: Path) -> dict[int, str]:
-    """A passage of the first page with text, of the middle and of the last, by page number."""
+    """A line of prose of the first page that has one, of the middle and of the last."""
     document = pdfium.PdfDocument(path)
     try:
         count = len(document)
         marks: dict[int, str] = {}
         for wanted in (range(count), range(count // 2, count), reversed(range(count))):
             for number in wanted:
-                words = plain(document[number].get_textpage().get_text_range()).split()
-                if len(words) >= 40:
-                    marks[number + 1] = " ".join(words[20:32])
+                line = _prose(document[number].get_textpage().get_text_range())
+                if line:
+                    marks[number + 1] = line
                     break
         return marks
     finally:
         document.close()
+
+
+def _prose(text: str) -> str:
+    """The first line of words only: leaders and numbers may rightly be set in another way."""
+    lines = (plain(line) for line in text.splitlines())
+    return next((line for line in lines if _PROSE.fullmatch(line)), "")
 
 
 def _measure(

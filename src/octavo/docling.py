@@ -260,7 +260,8 @@ class _Reader:
             placed = self._append(replace(element, text=part, continues=at > 0), place)
             self._references[placed.id] = item.self_ref
         for child in self._children(item):
-            if not isinstance(child, InlineGroup):
+            # Where the item has no text of its own, the group was its text.
+            if item.text or not isinstance(child, InlineGroup):
                 self.walk(GroupItem(self_ref="#", children=[child.get_ref()]), depth)
 
     def _add_floating(self, item: PictureItem | TableItem) -> None:

@@ -53,6 +53,7 @@ EXAMPLES: dict[str, tuple[list[str], object]] = {
     "layout_model": (["--no-layout-model"], False),
     "batch_size": (["--batch-size", "3"], 3),
     "page_timeout_s": (["--page-timeout-s", "7.5"], 7.5),
+    "worker_memory_mb": (["--worker-memory-mb", "900"], 900),
     "padding": (["--padding", "5"], 5),
     "crop_upscale": (["--crop-upscale", "1.5"], 1.5),
     "save_pages": (["--no-save-pages"], False),

@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 from reportlab.pdfgen.canvas import Canvas
 
-from octavo.errors import BrokenFile, InputError, SourceNotFound, UnsupportedFormat
+from octavo.errors import (
+    BrokenFile,
+    InputError,
+    PasswordRequired,
+    SourceNotFound,
+    UnsupportedFormat,
+)
 from octavo.media import Kind, open_source, sniff
 
 
@@ -101,6 +107,24 @@ def test_the_unknown_is_unsupported(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(UnsupportedFormat) as caught:
         open_source(tmp_path / "thing")
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("stream", "error", "says"),
+    [
+        ("EncryptedPackage", PasswordRequired, "encrypted"),
+        ("WordDocument", UnsupportedFormat, "old Word file"),
+        ("Workbook", UnsupportedFormat, "old Excel file"),
+    ],
+)
+def test_a_compound_file_is_told_by_its_streams(
+    tmp_path: Path, stream: str, error: type[InputError], says: str
+) -> None:
+    entry = stream.encode("utf-16-le").ljust(64, b"\0")
+    path = tmp_path / "thing.docx"
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1016) + entry + bytes(448))
+    with pytest.raises(error, match=says):
+        sniff(path)
 
 
 def test_an_archive_of_something_else_and_a_damaged_one(tmp_path: Path) -> None:

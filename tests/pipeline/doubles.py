@@ -54,6 +54,11 @@ class DoubleReader:
             os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "hang":
             time.sleep(600)
+        if fault == "hoard":
+            hoard = bytearray()
+            while len(hoard) < 1 << 30:
+                hoard += b"x" * (16 << 20)
+                time.sleep(0.02)
         if fault == "raise":
             raise ZeroDivisionError("no such luck")
         if fault == "once" and not Path(path).exists():

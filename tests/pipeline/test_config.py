@@ -50,6 +50,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> No
         ("max_long_edge_px", 5),
         ("page_timeout_s", 0),
         ("page_timeout_s", float("nan")),
+        ("worker_memory_mb", 100),
         ("padding", -1),
         ("crop_upscale", float("inf")),
         ("batch_size", 0),
@@ -82,7 +83,8 @@ def test_the_content_settings_hold_no_secret_and_nothing_of_the_report() -> None
     settings = PipelineConfig(password="sesame").content_settings()
     assert "sesame" not in str(settings)
     assert set(settings) < set(FIELD_NAMES)
-    assert not set(settings) & {"password", "pages", "summaries", "html", "page_timeout_s"}
+    limits = {"page_timeout_s", "worker_memory_mb"}
+    assert not set(settings) & {"password", "pages", "summaries", "html", *limits}
 
 
 @pytest.mark.parametrize(

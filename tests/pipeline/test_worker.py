@@ -107,6 +107,20 @@ def test_a_hang_ends_at_the_time_limit(
     assert time.monotonic() - started < 10
 
 
+def test_a_page_that_takes_all_memory_costs_itself(
+    isolated: Isolated, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The double stops at 1 GiB, so without the limit every page would be read."""
+    monkeypatch.setenv(FAULTS, "4:hoard")
+    config = PipelineConfig(save_pages=False, save_crops=False, worker_memory_mb=256)
+    count = isolated.open(book, config)
+    results = [page.result for page in isolated.read(tuple(range(1, count + 1)), book.parent)]
+    assert {r.number: r.failure.error for r in results if r.failure} == {4: "WorkerCrashed"}
+    (failure,) = (r.failure for r in results if r.failure)
+    assert "over the limit of 256 MiB" in failure.what
+    assert "worker_memory_mb" in (failure.next_step or "")
+
+
 def test_the_limit_is_for_a_page_and_not_for_a_batch(
     isolated: Isolated, book: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def test_words_in_a_picture_are_its_children() -> None:
 
 
 def test_a_stamp_in_the_margin_is_furniture() -> None:
-    stamp = [replace(w, angle=90.0) for w in set_line("arXiv:1234", 20, 400)]
+    stamp = [replace(set_line("arXiv:1234", 20, 400)[0], angle=90.0, box=Box(20, 300, 32, 400))]
     found = compose(parts(stamp + set_block(sentences(3), 60, 420, width=220)))
     assert found[0].category is Category.PAGE_HEADER
 

@@ -57,6 +57,9 @@ def parse(
     page_timeout_s: Annotated[
         float | None, _option(READING, "When a page is given up.", metavar="SEC")
     ] = None,
+    worker_memory_mb: Annotated[
+        int | None, _option(READING, "Memory a page may need.", metavar="MIB")
+    ] = None,
     padding: Annotated[int | None, _option(WRITING, "Around a crop.", metavar="PX")] = None,
     crop_upscale: Annotated[
         float | None, _option(WRITING, "Finer than the page.", metavar="X")
@@ -103,6 +106,7 @@ def parse(
         "layout_model": layout_model,
         "batch_size": batch_size,
         "page_timeout_s": page_timeout_s,
+        "worker_memory_mb": worker_memory_mb,
         "padding": padding,
         "crop_upscale": crop_upscale,
         "save_pages": save_pages,

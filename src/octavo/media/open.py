@@ -9,13 +9,13 @@ from pathlib import Path
 
 from octavo.errors import BrokenFile, InputError, UnsupportedFormat
 from octavo.media.files import read_head
+from octavo.media.office_archive import OLE_MAGIC, ole_error
 from octavo.media.page import Source
 from octavo.media.pictures import is_picture
 
 #: A PDF's header stands within so many bytes (ISO 32000-1, implementation note 13).
 _HEAD = 1024
 _ZIP = b"PK\x03\x04"
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|title|meta"
     r"|div|table|article|section|main|p|h[1-6])\b",
@@ -43,7 +43,8 @@ def sniff(path: str | Path) -> Kind:
     Raises:
         SourceNotFound: there is no such file, or it is a folder.
         BrokenFile: empty, or an archive that cannot be listed.
-        UnsupportedFormat: none of the kinds.
+        PasswordRequired: an Office file that is encrypted.
+        UnsupportedFormat: none of the kinds, an Office file from before 2007 among them.
     """
     path = Path(path)
     head = read_head(path, _HEAD)
@@ -55,12 +56,8 @@ def sniff(path: str | Path) -> Kind:
         return Kind.PDF
     if _HTML.match(_decoded(head)):
         return Kind.HTML
-    if head.startswith(_OLE):
-        raise UnsupportedFormat(
-            "an Office file of the old kind, or one locked by a password",
-            where=str(path),
-            next_step="save it as .docx, .pptx or .xlsx without a password",
-        )
+    if head.startswith(OLE_MAGIC):
+        raise ole_error(path)
     raise _unknown(path)
 
 

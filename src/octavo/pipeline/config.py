@@ -42,6 +42,8 @@ class PipelineConfig:
             geometry of the page leaves doubt).
         batch_size: pages handed to the reader at a time.
         page_timeout_s: seconds after which a page is given up.
+        worker_memory_mb: resident memory, in units of 2**20 bytes, over which the process that
+            reads pages is ended; the page that it was at fails. Not for a reader of the caller's.
         padding: pixels around a crop.
         crop_upscale: how much finer than the page a crop is drawn.
         save_pages, save_crops: write ``pages/`` and ``crops/``.
@@ -59,6 +61,7 @@ class PipelineConfig:
     layout_model: bool = True
     batch_size: int = 32
     page_timeout_s: float = 120.0
+    worker_memory_mb: int = 4096
     padding: int = 12
     crop_upscale: float = 2.0
     save_pages: bool = True
@@ -208,6 +211,7 @@ _RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "layout_model": _BOOL,
     "batch_size": ("a whole number from 1 to 1024", _whole(1, 1024)),
     "page_timeout_s": ("a number of seconds from 0.1 to 86400", _real(0.1, 86_400)),
+    "worker_memory_mb": ("a whole number from 256 to 1048576", _whole(256, 1 << 20)),
     "padding": ("a whole number from 0 to 1000", _whole(0, 1000)),
     "crop_upscale": ("a number from 0.25 to 8", _real(0.25, 8)),
     "save_pages": _BOOL,

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from typing import IO
+
+import psutil
 
 from octavo.errors import MissingDependency
 from octavo.pipeline.frames import Ready, Reply, Request, read_frame, write_frame
@@ -27,24 +30,34 @@ TIED = "--tied"
 #: Seconds for Python and the imports of the worker; a slow network disk is allowed for.
 START_S = 120.0
 STOP_S = 5.0
+#: Seconds between two looks at the worker's memory. Fresh pages cost the kernel time, so in this
+#: time a process can gain some hundred megabytes.
+LOOK_S = 0.2
 
 
 class WorkerGone(Exception):
     """The worker has ended. ``how`` is the signal or exit code, in words."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(
+        self, how: str, next_step: str = "run again, with mode=small-memory if memory is short"
+    ) -> None:
         super().__init__(how)
         self.how = how
+        self.next_step = next_step
 
 
 class WorkerProcess:
     """A running worker.
+
+    Attributes:
+        memory_bytes: resident memory over which ``receive`` ends it; None for no limit.
 
     Raises:
         MissingDependency: it does not start, which is a fault of the installation.
     """
 
     def __init__(self) -> None:
+        self.memory_bytes: int | None = None
         command = [*COMMAND]
         if threading.current_thread() is threading.main_thread():
             command.append(TIED)
@@ -56,6 +69,7 @@ class WorkerProcess:
             raise RuntimeError("pipes were asked for")
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
         self._inbox: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        self._looked = time.monotonic()
         self._last_words: deque[str] = deque(maxlen=30)
         self._threads = [
             threading.Thread(target=self._take_replies, args=(stdout,), daemon=True),
@@ -80,15 +94,21 @@ class WorkerProcess:
 
         Raises:
             TimeoutError: none within ``timeout_s``.
-            WorkerGone: none will come.
+            WorkerGone: none will come, or it was ended for the memory that it held.
         """
-        try:
-            reply = self._inbox.get(timeout=max(timeout_s, 0.0))
-        except queue.Empty as error:
-            raise TimeoutError from error
-        if reply is None:
-            raise WorkerGone(self._how())
-        return reply
+        until = time.monotonic() + timeout_s
+        while True:
+            self._look_at_memory()
+            left = until - time.monotonic()
+            try:
+                reply = self._inbox.get(timeout=max(min(left, LOOK_S), 0.0))
+            except queue.Empty as error:
+                if left <= LOOK_S:
+                    raise TimeoutError from error
+            else:
+                if reply is None:
+                    raise WorkerGone(self._how())
+                return reply
 
     def close(self) -> None:
         """Ends the process, in the middle of a page too, and waits until it is gone."""
@@ -100,6 +120,23 @@ class WorkerProcess:
             thread.join()
         self._stdout.close()
         self._stderr.close()
+
+    def _look_at_memory(self) -> None:
+        now = time.monotonic()
+        if self.memory_bytes is None or now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        try:
+            held = psutil.Process(self.pid).memory_info().rss
+        except psutil.Error:
+            return  # It is ending; the pipe will say so.
+        if held > self.memory_bytes:
+            self._process.kill()
+            raise WorkerGone(
+                f"it held {held >> 20} MiB of memory, over the limit of "
+                f"{self.memory_bytes >> 20} MiB",
+                "raise worker_memory_mb, or lower pdf_dpi or max_long_edge_px",
+            )
 
     def _greet(self) -> None:
         try:

@@ -166,6 +166,7 @@ class Isolated:
         if self._worker is None:
             self._worker = WorkerProcess()
         worker, where = self._worker, str(document.path)
+        worker.memory_bytes = document.config.worker_memory_mb << 20
         try:
             worker.send(document)
             reply = worker.receive(self._limit_s + GRACE_S)
@@ -211,7 +212,7 @@ class Isolated:
         except WorkerGone as gone:
             crash = WorkerCrashed(
                 f"the process that read the page died: {gone.how}",
-                next_step="run again, with mode=small-memory if memory is short",
+                next_step=gone.next_step,
             )
             raise BatchLost(failure_of(crash), fleeting=True) from gone
         except TimeoutError as error:

@@ -229,7 +229,9 @@ def _names(blocks: Sequence[Block], kinds: list[Kind], title: int) -> None:
         names = sum(w[0].isupper() or w in ("and", "von", "de", "van", "und") for w in words)
         if kinds[i].category is not Category.SECTION_HEADER or _FAMILIAR.match(blocks[i].text):
             return
-        if _NUMBERED.match(blocks[i].text) or names < len(words):
+        if _NUMBERED.match(blocks[i].text) or names < len(words) or len(words) < 2:
+            return
+        if blocks[i].text.isupper() or blocks[i].bold:
             return
         kinds[i] = Kind(Category.TEXT, 0.7)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -76,14 +77,15 @@ def compose(parts: Parts) -> tuple[Element, ...]:
     style = Style(body, parts.measured, tuple(parts.rulings), tuple(parts.regions))
     writer = _Writer(parts, style, page)
     writer.add_furniture(furniture.lines, Category.PAGE_HEADER)
-    writer.add_furniture(_stamps(turned), Category.PAGE_HEADER)
-    writer.add_flow(lines, solid)
+    marginal, upright = _sort_turned(_turned_lines(turned), lines, solid, body)
+    writer.add_furniture([(line, Category.PAGE_HEADER) for line in marginal], Category.PAGE_HEADER)
+    writer.add_flow(lines + upright, solid)
     writer.add_furniture(furniture.lines, Category.PAGE_FOOTER)
     return writer.finish()
 
 
-def _stamps(words: Sequence[Word]) -> list[tuple[Line, Category]]:
-    """Words set upright beside the text, run by run of the content stream."""
+def _turned_lines(words: Sequence[Word]) -> list[Line]:
+    """Words set upright, run by run of the content stream."""
     runs: list[list[Word]] = []
     for word in words:
         if runs and word.angle == runs[-1][-1].angle:
@@ -92,7 +94,22 @@ def _stamps(words: Sequence[Word]) -> list[tuple[Line, Category]]:
                 runs[-1].append(word)
                 continue
         runs.append([word])
-    return [(Line(tuple(run)), Category.PAGE_HEADER) for run in runs]
+    return [Line(tuple(run)) for run in runs]
+
+
+def _sort_turned(
+    turned: Sequence[Line], lines: Sequence[Line], solid: Sequence[_Solid], body: float
+) -> tuple[list[Line], list[Line]]:
+    """Stamps beside the text, and lines that belong to it (the caption of a sideways table)."""
+    if not lines:
+        return [], list(turned)
+    text = union_all(line.box for line in lines)
+    marginal, upright = [], []
+    for line in turned:
+        outside = line.box.right < text.left or line.box.left > text.right
+        close = any(thing.box.expand(1.5 * body).intersection(line.box) > 0 for thing in solid)
+        (marginal if outside and not close else upright).append(line)
+    return marginal, upright
 
 
 class _Writer:
@@ -255,11 +272,11 @@ def _lines_within(words: Sequence[Word]) -> list[Line]:
     items = [Item(line.box, line.text, line) for line in lines]
     em = body_size(lines)
     ordered = [item.value for zone in order_zones(items, em) for item in zone.items]
-    return ordered + [line for line, _ in _stamps([w for w in words if abs(w.angle) >= 15])]
+    return ordered + _turned_lines([w for w in words if abs(w.angle) >= 15])
 
 
-def _vocabulary(words: Sequence[Word]) -> frozenset[str]:
-    return frozenset(m.lower() for w in words for m in _COMPOUND.findall(w.text))
+def _vocabulary(words: Sequence[Word]) -> Counter[str]:
+    return Counter(m.lower() for w in words for m in _COMPOUND.findall(w.text))
 
 
 def _table(found: FoundTable) -> Element:

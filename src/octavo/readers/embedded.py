@@ -239,6 +239,7 @@ class EmbeddedReader:
                 hints=hints,
                 exclude=boxes,
             )
+            tables = [found for found in tables if not _is_prose(found)]
             kept = [p for p in pictures if all(p.box.covered_by(t.box) < 0.6 for t in tables)]
             if len(kept) == len(pictures):
                 break
@@ -303,6 +304,12 @@ def _failed(page: Page, failure: Failure) -> PageResult:
     except OctavoError:
         width, height = 0.0, 0.0
     return PageResult(page.number, width, height, failure=failure)
+
+
+def _is_prose(found: FoundTable) -> bool:
+    """A grid that holds paragraphs arranges a page; it is no table."""
+    lengths = sorted(len(cell.text) for cell in found.table.cells if cell.text)
+    return bool(lengths) and (lengths[len(lengths) // 2] > 160 or lengths[-1] > 900)
 
 
 def _outside(words: Iterable[Word], boxes: list[Box]) -> list[Word]:

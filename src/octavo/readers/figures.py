@@ -29,10 +29,12 @@ def find_pictures(
     """
     prose = [r.box for r in regions if r.label in ("text", "reference") and r.score > 0.6]
     seen: list[tuple[Box, float]] = []
+    backdrop = any(image.intersection(page) > 0.7 * page.area for image in layer.images)
+    largest = _BACKDROP if backdrop else 0.9
     for region in regions:
         if region.label == "figure" and region.score >= _SCORE:
             box = _fit(region.box, layer, page)
-            if box.area < 0.9 * page.area and not _is_prose(box, words, prose):
+            if box.area < largest * page.area and not _is_prose(box, words, prose):
                 seen.append((box, region.score))
     for image in layer.images:
         box = _clip(image, page)

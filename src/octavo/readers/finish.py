@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-from octavo.types import FURNITURE, Category, Element, PageResult
+from octavo.types import FURNITURE, Category, Element, PageResult, TextSource
 
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
 _ENDS = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
@@ -47,7 +47,7 @@ class DocumentPass:
             elif element.category is Category.SECTION_HEADER:
                 settled = replace(element, level=self._level(element))
             elements.append(settled)
-        return replace(page, elements=self._joined(elements))
+        return replace(page, elements=self._joined(elements, page.source is not TextSource.OFFICE))
 
     def _level(self, element: Element) -> int:
         if element.level:
@@ -57,7 +57,7 @@ class DocumentPass:
         rank = next((i for i, least in enumerate(ranks, 1) if size >= least), len(ranks) or 1)
         return min(rank, 6)
 
-    def _joined(self, elements: list[Element]) -> tuple[Element, ...]:
+    def _joined(self, elements: list[Element], page_is_printed: bool) -> tuple[Element, ...]:
         """Mark the first paragraph of a page that goes on from the page before."""
         body = [e for e in elements if e.category not in FURNITURE]
         flow = [e for e in body if e.category is not Category.FOOTNOTE]
@@ -71,6 +71,7 @@ class DocumentPass:
         )
         if (
             first is not None
+            and page_is_printed
             and self._open is not None
             and first.category is Category.TEXT
             and first.text[:1].islower()
@@ -108,6 +109,8 @@ def _edges(page: PageResult) -> list[tuple[int, tuple[str, str]]]:
 
     Numbers are left out of the key, so that "12 | The Bindery" and "13 | The Bindery" agree.
     """
+    if page.source is TextSource.OFFICE:
+        return []  # no places, and its furniture is already known
     placed = [
         (index, e)
         for index, e in enumerate(page.elements)

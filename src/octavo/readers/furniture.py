@@ -30,14 +30,16 @@ _IMPRINT = re.compile(
     r"proceedings|confidential|downloaded|\brevised\b|\brev\.|\bchapter\s+\d|"
     r"\b\d{1,2}[./]\d{1,2}[./]\d{2,4}\b|"
     r"\b(january|february|march|april|may|june|july|august|september|october|november|december)"
-    r"\s+(\d{1,2},?\s+)?\d{4}",
+    r"\s+(\d{1,2}(\s?[-–]\s?\d{1,2})?,?\s+)?\d{4}",
     re.IGNORECASE,
 )
 _END = re.compile(r"[.!?;:,]['\"”’)]*$")
 _DIGIT = re.compile(r"\d")
 # The opening of a letter or memorandum, which stands where a running head would.
 _LETTER = re.compile(r"^(to|from|date|re|subject|dear|attn|attention|cc)\b\s*[:.;]?", re.IGNORECASE)
-_NOTE = re.compile(r"^([*†‡§¶]|\(?\d{1,3}[).]?\s|[a-z]\s)")
+_NOTE = re.compile(
+    r"^([*†‡§¶]|\(?\d{1,3}[).]?\s|[a-z]\s|(notes?|sources?)\b\s*[:.])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,10 @@ def _points(
     lines = [line for row in cluster for line in row.lines]
     points = _look(cluster, lines, text, frame)
     label = "header" if top else "footer"
-    seen = best(frame.regions, box, [label]) > 0.4
+    seen = best(frame.regions, box, [label]) > 0.4 or any(
+        r.label == label and r.score > 0.4 and r.box.covered_by(box.expand(2)) > 0.6
+        for r in frame.regions
+    )
     named = seen or bool(_IMPRINT.search(text) or _DIGIT.search(text))
     points += 2.0 * seen - 1.0 * (not named)
     points -= 2.0 * (best(frame.regions, box, ["title"]) > 0.6)
@@ -260,7 +265,12 @@ def _isolation(
         inner.append(beyond.box.top - box.bottom if top else box.top - beyond.box.bottom)
     gap = min((g for g in inner if g > -frame.body), default=0.0)
     if not frame.crowded:
-        return 2.0 if gap > 6 * frame.leading else 0.0
+        if gap > 6 * frame.leading:
+            return 2.0
+        # Word processors set the head into the upper half inch and the text below the inch.
+        edge = box.top - frame.page.top if top else frame.page.bottom - box.bottom
+        upright = frame.page.height > frame.page.width
+        return 3.0 if upright and edge < 0.05 * frame.page.height and gap > frame.leading else 0.0
     if gap > 1.9 * frame.leading:
         return 2.0
     return 1.0 if gap > 0.75 * frame.leading else 0.0 if gap > 0.4 * frame.leading else -1.0

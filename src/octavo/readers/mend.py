@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 _LIGATURES = {chr(c): unicodedata.normalize("NFKC", chr(c)) for c in range(0xFB00, 0xFB07)}
 _LIGATURES |= {
@@ -20,7 +21,8 @@ _TABLE = str.maketrans(_LIGATURES)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 _SPACES = re.compile(r"\s+")
 _LEADERS = re.compile(r"\s*(?:\.\s?){5,}\s*|\s*_{5,}\s*|\s*(?:·\s?){5,}\s*")
-_HYPHENS = "-\u00ad\u2010\u2011\u00ac"
+_NO_WORDS: Mapping[str, int] = MappingProxyType({})
+_HYPHENS = "-\u00ad\u2010\u2011\u2013\u00ac"
 _LAST_PART = re.compile(r"([^\W\d_]+)[" + _HYPHENS + r"]$")
 _FIRST_PART = re.compile(r"^([^\W\d_]+)")
 # First parts that keep their hyphen in English compounds.
@@ -39,11 +41,12 @@ def clean(text: str) -> str:
     return _LOOSE_STOP.sub(r"\1", _SPACES.sub(" ", text).strip())
 
 
-def join_lines(lines: Sequence[str], vocabulary: Collection[str] = ()) -> str:
+def join_lines(lines: Sequence[str], vocabulary: Mapping[str, int] = _NO_WORDS) -> str:
     """One paragraph out of its lines.
 
     A hyphen at the end of a line is dropped where the next line goes on in small letters, unless
-    the rest of the page (``vocabulary``, its words in lower case) or the first part says that the
+    the rest of the page (``vocabulary``: how often each word stands there, lower case) or the
+    first part says that the
     hyphen is the word's own.
     """
     out = ""
@@ -55,7 +58,7 @@ def join_lines(lines: Sequence[str], vocabulary: Collection[str] = ()) -> str:
     return clean(out)
 
 
-def _append(text: str, line: str, vocabulary: Collection[str]) -> str:
+def _append(text: str, line: str, vocabulary: Mapping[str, int]) -> str:
     last = _LAST_PART.search(text)
     first = _FIRST_PART.match(line)
     if last and first:
@@ -79,11 +82,12 @@ def _append(text: str, line: str, vocabulary: Collection[str]) -> str:
     return f"{text} {line}"
 
 
-def _is_compound(head: str, tail: str, vocabulary: Collection[str]) -> bool:
+def _is_compound(head: str, tail: str, vocabulary: Mapping[str, int]) -> bool:
     """Two words with a hyphen of their own, as far as the rest of the page can tell."""
     if head.lower() in _KEEP:
         return True
-    word = len(tail) >= 5 and tail.lower() in vocabulary
+    # Once it stands there as the second half of this very break.
+    word = len(tail) >= 5 and vocabulary.get(tail.lower(), 0) >= 2
     return word and len(head) >= 3 and head.lower() not in _PREFIXES
 
 

@@ -59,7 +59,7 @@ class ScanReader:
         """Read a whole page."""
         scale = page.natural_scale(self._dpi, self._cap)
         pixels = page.render(scale)
-        rotation, _ = find_rotation(pixels)
+        rotation, _ = find_rotation(pixels, self._engine)
         pixels = turn(pixels, rotation, 0.0)
         skew = find_skew(pixels)
         skew = round(skew, 2) if abs(skew) >= _LEAST_SKEW else 0.0
