@@ -23,7 +23,7 @@ _LIBRARIES = (
 
 
 def facts() -> dict[str, object]:
-    """Commit, processor, cores, memory, Python, versions and date; unknown is ``None``."""
+    """Commit, processor, cores, memory, load, Python, versions, date; unknown is ``None``."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
@@ -31,6 +31,7 @@ def facts() -> dict[str, object]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory_gb": _memory_gb(),
+        "load_1m": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},

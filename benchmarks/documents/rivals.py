@@ -66,6 +66,7 @@ class Tool(AbstractContextManager["Tool"]):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            bufsize=0,  # nothing may be left to flush into the pipe of a dead tool
             start_new_session=True,
         )
         ready = self._read(PATIENCE)
@@ -103,7 +104,6 @@ class Tool(AbstractContextManager["Tool"]):
             raise ToolUnavailable(f"{self.name} is not running")
         try:
             self._process.stdin.write(json.dumps({"path": str(path)}).encode() + b"\n")
-            self._process.stdin.flush()
         except BrokenPipeError:
             return Answer(error="the tool died")
         answer = self._read(PATIENCE)

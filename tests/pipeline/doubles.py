@@ -8,12 +8,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from unittest.mock import patch
-
-from PIL import Image, ImageDraw
-from reportlab.pdfgen.canvas import Canvas
 
 from octavo.media.page import Page
+from octavo.pipeline.config import PipelineConfig
 from octavo.types import Box, Category, Element, PageResult, TextSource
 
 #: The command of a worker whose reader is ``DoubleReader``.
@@ -95,6 +92,9 @@ def draw_pdf(path: Path, pages: int, word: str = "Folio") -> Path:
     """Pages of 612 × 792 points with the text ``Folio <n> of the book.`` in the middle and, from
     (100, 200) to (200, 300) counted from the top left, a red square with a black first quarter.
     """
+    # Here and below: the worker draws nothing, and every import is paid at each of its starts.
+    from reportlab.pdfgen.canvas import Canvas
+
     canvas = Canvas(str(path), pagesize=(612, 792), invariant=True)
     for number in range(1, pages + 1):
         canvas.setFont("Helvetica", 12)
@@ -110,6 +110,8 @@ def draw_pdf(path: Path, pages: int, word: str = "Folio") -> Path:
 
 def draw_picture(path: Path) -> Path:
     """612 × 792 pixels with the square of ``draw_pdf``."""
+    from PIL import Image, ImageDraw
+
     image = Image.new("RGB", (612, 792), "white")
     drawing = ImageDraw.Draw(image)
     drawing.rectangle((100, 200, 199, 299), fill=(255, 0, 0))
@@ -140,8 +142,14 @@ def _main() -> None:
     from octavo.pipeline import session, worker
 
     reader = DoubleReader(os.environ.get(FAULTS, ""), float(os.environ.get(DELAY, "0")))
-    with patch.object(session.ReaderShelf, "get", lambda _self, _config: reader):
-        worker.main()
+
+    class DoubleShelf(session.ReaderShelf):
+        def get(self, config: PipelineConfig) -> DoubleReader:
+            del config
+            return reader
+
+    worker.ReaderShelf = DoubleShelf
+    worker.main()
 
 
 if __name__ == "__main__":

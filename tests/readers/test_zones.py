@@ -42,6 +42,19 @@ def test_a_head_across_the_page_divides_two_sets_of_columns() -> None:
     assert order([*first, head, *second]) == [*names(first), "head", *names(second)]
 
 
+def test_a_rule_under_all_columns_ends_them() -> None:
+    above = column("a", 50, 100, 6) + column("b", 270, 100, 6)
+    below = column("c", 50, 190, 6) + column("d", 270, 190, 6)
+    items = [*above, *below]
+    random.Random(5).shuffle(items)
+    bar = Box(45, 180, 480, 181)
+    zones = order_zones(items, 10, bars=[bar])
+    assert [i.value for zone in zones for i in zone.items] == names([*above, *below])
+    short = [Box(45, 180, 240, 181)]
+    found = [i.value for zone in order_zones(items, 10, bars=short) for i in zone.items]
+    assert found.index("c0") < found.index("b0")
+
+
 def test_three_columns_with_a_picture_over_two_of_them() -> None:
     picture = Item(Box(240, 100, 630, 200), "", "picture")
     a = column("a", 40, 100, 20, 180)

@@ -62,20 +62,24 @@ def _cuts(glyphs: Glyphs, kept: Ints) -> Flags:
     line |= (ratio < RESIZED) & (shift > SHIFT_RESIZED)
     ghosts = np.array([style.invisible for style in glyphs.styles])[glyphs.style]
     line |= ghosts[before] != ghosts[after]
-    forward, gap = _gaps(glyphs, before, after, em)
+    forward, gap, advance = _gaps(glyphs, before, after, em)
     line |= ~forward
     # A run of skipped characters between two kept ones: real spaces cut, made-up ones hint.
     real = np.concatenate([[0], np.cumsum(glyphs.blank & ~glyphs.generated)])
     made = np.concatenate([[0], np.cumsum(glyphs.generated)])
     spaced = real[after] - real[before + 1] > 0
     hinted = made[after] - made[before + 1] > 0
-    gap = gap - _tracking(gap, line, spaced)
-    cut = line | spaced | (gap > GAP) | (hinted & (gap > GAP_WITH_HINT))
+    tracking = _tracking(gap, line, spaced)
+    # A leaning f reaches over the space behind it: a hint is believed by the advance alone.
+    hinted &= advance - tracking > GAP_WITH_HINT
+    cut = line | spaced | (gap - tracking > GAP) | hinted
     return np.concatenate([[True], cut])
 
 
-def _gaps(glyphs: Glyphs, before: Ints, after: Ints, em: Doubles) -> tuple[Flags, Doubles]:
-    """Whether the pen went on rather than back, and the white between neighbours in em.
+def _gaps(glyphs: Glyphs, before: Ints, after: Ints, em: Doubles) -> tuple[Flags, Doubles, Doubles]:
+    """Whether the pen went on rather than back, the white between neighbours, and their advance.
+
+    Both in em.
 
     Advance boxes tell best; where a font lies about its widths the ink puts an end to it.
     """
@@ -85,6 +89,7 @@ def _gaps(glyphs: Glyphs, before: Ints, after: Ints, em: Doubles) -> tuple[Flags
     gap = start[after] - end[before]
     # From right to left the next character ends where this one starts.
     gap = np.where(either, np.maximum(gap, start[before] - end[after]), gap)
+    advance = gap
     ink = glyphs.ink_along
     white = ink[after, 0] - ink[before, 1]
     white = np.where(either, np.maximum(white, ink[before, 0] - ink[after, 1]), white)
@@ -93,7 +98,7 @@ def _gaps(glyphs: Glyphs, before: Ints, after: Ints, em: Doubles) -> tuple[Flags
     gap = np.where(known, np.minimum(gap, white), gap)
     # An advance box that reaches far over the next letter is wrong; its ink is not.
     gap = np.where(known & (gap < -0.3 * em) & (white > 0.3 * em), white - 0.1 * em, gap)
-    return ~backward, gap / em
+    return ~backward, gap / em, advance / em
 
 
 def _tracking(gap: Doubles, line: Flags, spaced: Flags) -> Doubles:

@@ -16,6 +16,10 @@ from octavo.errors import OctavoError
 from octavo.pipeline.config import PipelineConfig
 from octavo.types import Box, Category, Failure, PageResult
 
+#: Says that the parent's main thread started the worker. The kernel ties a death signal to the
+#: thread that forked, so it must not be asked for by a thread that may end before its process.
+TIED = "--tied"
+
 _LENGTH = struct.Struct("!Q")
 
 

@@ -16,16 +16,12 @@ from typing import IO
 import psutil
 
 from octavo.errors import MissingDependency
-from octavo.pipeline.frames import Ready, Reply, Request, read_frame, write_frame
+from octavo.pipeline.frames import TIED, Ready, Reply, Request, read_frame, write_frame
 
 _log = logging.getLogger("octavo.worker")
 
 #: -P keeps the working folder, where documents of others lie, off the import path.
 COMMAND = (sys.executable, "-P", "-m", "octavo.pipeline.worker")
-
-#: Says that the parent's main thread started the worker. The kernel ties a death signal to the
-#: thread that forked, so it must not be asked for by a thread that may end before its process.
-TIED = "--tied"
 
 #: Seconds for Python and the imports of the worker; a slow network disk is allowed for.
 START_S = 120.0
@@ -36,11 +32,10 @@ LOOK_S = 0.2
 
 
 class WorkerGone(Exception):
-    """The worker has ended. ``how`` is the signal or exit code, in words."""
+    """The worker has ended. ``how`` is the signal or exit code, in words; ``next_step`` is there
+    where that alone tells what to do."""
 
-    def __init__(
-        self, how: str, next_step: str = "run again, with mode=small-memory if memory is short"
-    ) -> None:
+    def __init__(self, how: str, next_step: str | None = None) -> None:
         super().__init__(how)
         self.how = how
         self.next_step = next_step

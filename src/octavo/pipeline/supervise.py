@@ -175,7 +175,8 @@ class Isolated:
             raise WorkerCrashed(
                 f"opening it ended the process that reads pages: {gone.how}",
                 where=where,
-                next_step="the file may be damaged; `octavo doctor` checks the installation",
+                next_step=gone.next_step
+                or "the file may be damaged; `octavo doctor` checks the installation",
             ) from gone
         except TimeoutError as error:
             self.close()
@@ -212,7 +213,7 @@ class Isolated:
         except WorkerGone as gone:
             crash = WorkerCrashed(
                 f"the process that read the page died: {gone.how}",
-                next_step=gone.next_step,
+                next_step=gone.next_step or "run again, with mode=small-memory if memory is short",
             )
             raise BatchLost(failure_of(crash), fleeting=True) from gone
         except TimeoutError as error:

@@ -20,6 +20,7 @@ from typing import IO
 
 from octavo.errors import OctavoError
 from octavo.pipeline.frames import (
+    TIED,
     BatchDone,
     Open,
     Opened,
@@ -33,7 +34,6 @@ from octavo.pipeline.frames import (
     read_frame,
     write_frame,
 )
-from octavo.pipeline.process import TIED
 from octavo.pipeline.session import BatchLost, ReaderShelf, Session
 
 _PR_SET_PDEATHSIG = 1

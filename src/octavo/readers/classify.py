@@ -128,7 +128,7 @@ def _heading(block: Block, after: Block | None, view: PageView) -> float:
     points = 0.25 * bool(_SECTION.match(text))
     if view.style.measured:
         points += min(max((ratio - 1.04) * 8, 0.0), 1.6)
-        points += (1.0 if single and fill < 0.7 else 0.75) * block.bold
+        points += (1.0 if single and fill < 0.8 else 0.75) * block.bold
         points -= 2.0 * (ratio < 0.86 or (ratio < 0.95 and not block.bold and not model))
     else:
         points += min(max((ratio - 1.12) * 4, 0.0), 1.2) + 0.6 * block.bold
@@ -138,6 +138,8 @@ def _heading(block: Block, after: Block | None, view: PageView) -> float:
     points += 0.2 * (block.italic and single)
     points += 0.9 * (model > 0.5) - 0.3 * (inside_text > 0.85 and not block.bold and not model)
     points += 0.2 * _centred(block)
+    if after is not None and block.font_size > 1.1 * after.font_size:
+        points += 0.3
     if text[0].islower():
         points -= 0.8
     if re.search(r"[.;,]$", text) and not re.search(r"\b[A-Z]\.$|\betc\.$", text):

@@ -104,7 +104,8 @@ def _sort_turned(
     if not lines:
         return [], list(turned)
     text = union_all(line.box for line in lines)
-    marginal, upright = [], []
+    marginal: list[Line] = []
+    upright: list[Line] = []
     for line in turned:
         outside = line.box.right < text.left or line.box.left > text.right
         close = any(thing.box.expand(1.5 * body).intersection(line.box) > 0 for thing in solid)
@@ -146,7 +147,8 @@ class _Writer:
         items += [Item(thing.box, "", thing) for thing in solid]
         rtl = is_rtl("".join(line.text for line in lines))
         sequence: list[Block | _Solid] = []
-        for zone in order_zones(items, self.style.body, rtl=rtl):
+        bars = [rule.box for rule in self.style.rulings if rule.horizontal]
+        for zone in order_zones(items, self.style.body, rtl=rtl, bars=bars):
             sequence += self._split_zone(zone)
         blocks = [thing for thing in sequence if isinstance(thing, Block)]
         view = PageView(

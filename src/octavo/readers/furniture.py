@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from octavo.media.page import Ruling
 from octavo.readers.blocks import on_one_row
@@ -239,21 +240,23 @@ def _look(cluster: list[_Row], lines: list[Line], text: str, frame: PageFrame) -
     points -= 2.0 * bool(_LETTER.match(text))
     points -= 1.0 * (all(line.bold for line in lines) and size > 0.97 * frame.body)
     points += 1.0 * bool(_IMPRINT.search(text))
-    spread = any(
-        b.box.left - a.box.right > 7 * frame.body
-        for row in cluster
-        for a, b in zip(row.lines, row.lines[1:], strict=False)
-    )
+    widest = max(_widest_gap(row) for row in cluster)
+    spread = widest > 7 * frame.body
     points += 1.5 * spread
     wide = max(row.box.width for row in cluster) > 0.72 * frame.text.width
     body_like = abs(size - frame.body) < 0.06 * frame.body and not capitals
-    if wide and not spread and body_like:
+    if wide and widest < 1.5 * frame.body and body_like:
         points -= 2.0
     if text[0].islower():
         points -= 1.5
     if _END.search(text) and len(text) > 40 and not _IMPRINT.search(text):
         points -= 1.5
     return points
+
+
+def _widest_gap(row: _Row) -> float:
+    words = sorted((w.box for line in row.lines for w in line.words), key=lambda box: box.left)
+    return max((b.left - a.right for a, b in pairwise(words)), default=0.0)
 
 
 def _isolation(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from octavo.media.page import Pixels, Word
-from octavo.readers.ocr_detect import Detector
+from octavo.readers.ocr_detect import Detector, Quad
 from octavo.readers.ocr_lines import split_reading
 from octavo.readers.ocr_models import available_threads
 from octavo.readers.ocr_recognize import Recognizer
@@ -14,6 +17,8 @@ from octavo.types import Box, union_all
 #: Below this mean chance of its characters a line is taken for dirt.
 _MIN_CONFIDENCE = 0.5
 _SAMPLE_LINES = 6
+#: Paper left around a given box, as a part of its height: the recognizer knows lines with some.
+_MARGIN = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,38 @@ class OcrEngine:
                 if line.confidence >= _MIN_CONFIDENCE:
                     lines.append(line)
         return sorted(lines, key=lambda line: (line.box.top, line.box.left))
+
+    def read_boxes(
+        self, pixels: Pixels, scale: float, boxes: Sequence[Box]
+    ) -> list[tuple[str, float]]:
+        """What stands in each of ``boxes``, which nothing is searched in.
+
+        Args:
+            pixels: the page, RGB.
+            scale: pixels a page unit.
+            boxes: level boxes around words or lines, page units, as high as their letters.
+
+        Returns:
+            Text and confidence (0 to 1) for each box, in their order; ``("", 0.0)`` for a box
+            that holds nothing legible or lies outside the page.
+        """
+        height, width = pixels.shape[:2]
+        quads = {}
+        for i, box in enumerate(boxes):
+            pad = _MARGIN * box.height * scale
+            left, right = box.left * scale - pad, box.right * scale + pad
+            top, bottom = box.top * scale - pad, box.bottom * scale + pad
+            left, right = max(left, 0.0), min(right, width - 1.0)
+            top, bottom = max(top, 0.0), min(bottom, height - 1.0)
+            if right - left >= 2 and bottom - top >= 2:
+                corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+                quads[i] = Quad(np.array(corners, np.float32), 1.0)
+        readings = self._recognizer.read(pixels, quads.values(), turn=False)
+        out = [("", 0.0)] * len(boxes)
+        for i, reading in zip(quads, readings, strict=True):
+            if reading.text.strip():
+                out[i] = reading.text.strip(), float(reading.chances.mean())
+        return out
 
     def legibility(self, pixels: Pixels) -> float:
         """How well the longest lines can be read, 0 to 1; lines that run down the page count

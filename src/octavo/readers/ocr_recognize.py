@@ -61,20 +61,24 @@ class Recognizer:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def read(self, pixels: Pixels, quads: Iterable[Quad]) -> list[Reading]:
-        """One reading for each quad, in their order."""
+    def read(self, pixels: Pixels, quads: Iterable[Quad], *, turn: bool = True) -> list[Reading]:
+        """One reading for each quad, in their order; tall quads are turned unless told not to."""
         quads = list(quads)
         # The longest first, so that no thread is left alone with a long line at the end.
         order = sorted(range(len(quads)), key=lambda i: -quads[i].width / max(quads[i].height, 1))
         done = dict(
-            zip(order, self._pool.map(lambda i: self._read(pixels, quads[i]), order), strict=True)
+            zip(
+                order,
+                self._pool.map(lambda i: self._read(pixels, quads[i], turn), order),
+                strict=True,
+            )
         )
         return [done[i] for i in range(len(quads))]
 
-    def _read(self, pixels: Pixels, quad: Quad) -> Reading:
+    def _read(self, pixels: Pixels, quad: Quad, turn: bool) -> Reading:
         import cv2
 
-        crop, to_page, upright = cut_line(pixels, quad)
+        crop, to_page, upright = cut_line(pixels, quad, turn=turn)
         batch = cv2.dnn.blobFromImage(crop, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
         chance_tc = self._model(batch)[0]
         best = chance_tc.argmax(axis=1)
@@ -94,12 +98,14 @@ class Recognizer:
         )
 
 
-def cut_line(pixels: Pixels, quad: Quad) -> tuple[Pixels, npt.NDArray[np.float64], bool]:
+def cut_line(
+    pixels: Pixels, quad: Quad, *, turn: bool = True
+) -> tuple[Pixels, npt.NDArray[np.float64], bool]:
     """The line of ``quad`` levelled and brought to the recognizer's height."""
     import cv2
 
     corners = quad.corners
-    upright = quad.height >= _UPRIGHT * quad.width
+    upright = turn and quad.height >= _UPRIGHT * quad.width
     if upright:  # read from the bottom to the top, as labels of axes are written
         corners = np.roll(corners, 1, axis=0)
     wide = float(np.linalg.norm(corners[1] - corners[0]))

@@ -38,18 +38,38 @@ class Zone(Generic[T]):
     items: tuple[Item[T], ...]
 
 
-def order_zones(items: Sequence[Item[T]], em: float, *, rtl: bool = False) -> list[Zone[T]]:
+def order_zones(
+    items: Sequence[Item[T]], em: float, *, rtl: bool = False, bars: Sequence[Box] = ()
+) -> list[Zone[T]]:
     """Columns in reading order.
 
     Args:
         items: lines, tables, pictures.
         em: the usual font size, page units.
         rtl: columns run from right to left.
+        bars: level rules; one that runs under all columns ends them.
     """
     if not items:
         return []
-    zones = _cut(list(items), em, rtl, 0)
-    return _join_flow(zones)
+    zones: list[Zone[T]] = []
+    for part in _between_bars(list(items), bars):
+        zones += _join_flow(_cut(part, em, rtl, 0))
+    return zones
+
+
+def _between_bars(items: list[Item[T]], bars: Sequence[Box]) -> list[list[Item[T]]]:
+    """The items above, between and below the rules that cross the whole text."""
+    room = union_all(item.box for item in items)
+    heights = [
+        bar.center[1]
+        for bar in bars
+        if bar.overlap_x(room) > 0.85 * room.width
+        and not any(_flat(i.box)[0] < bar.center[1] < _flat(i.box)[1] for i in items)
+    ]
+    parts: dict[int, list[Item[T]]] = {}
+    for item in items:
+        parts.setdefault(sum(item.box.center[1] > y for y in heights), []).append(item)
+    return [parts[key] for key in sorted(parts)]
 
 
 def _join_flow(zones: list[Zone[T]]) -> list[Zone[T]]:

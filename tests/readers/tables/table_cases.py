@@ -27,11 +27,22 @@ class Sheet:
 
     words: list[Word] = field(default_factory=list)
     rulings: list[Ruling] = field(default_factory=list)
+    #: What to draw on a picture of the page: x, baseline, text, font and size.
     texts: list[tuple[float, float, str, str, float]] = field(default_factory=list)
+    #: Coloured backgrounds.
+    bands: list[Box] = field(default_factory=list)
+    face: str = "Helvetica"
+    #: Degrees counter-clockwise by which the words and lines are turned (``texts`` are not).
+    turned: int = 0
+
+    def font(self, bold: bool = False) -> str:
+        if self.face == "Times":
+            return "Times-Bold" if bold else "Times-Roman"
+        return self.face + ("-Bold" if bold else "")
 
     def text(self, x: float, y: float, text: str, size: float = 10, bold: bool = False) -> float:
         """Draw one line with its left end at ``x`` and its baseline at ``y``."""
-        font = "Helvetica-Bold" if bold else "Helvetica"
+        font = self.font(bold)
         self.texts.append((x, y, text, font, size))
         space = stringWidth(" ", font, size)
         for token in text.split(" "):
@@ -45,7 +56,7 @@ class Sheet:
     def aligned(
         self, span: tuple[float, float], y: float, text: str, *, how: str, size: float, bold: bool
     ) -> None:
-        width = stringWidth(text, "Helvetica-Bold" if bold else "Helvetica", size)
+        width = stringWidth(text, self.font(bold), size)
         left, right = span
         x = {"l": left, "r": right - width, "c": (left + right - width) / 2}[how]
         self.text(x, y, text, size, bold)
@@ -61,12 +72,12 @@ class Sheet:
         at = start
         for _ in range(lines):
             line: list[str] = []
-            while stringWidth(" ".join([*line, PROSE[at % len(PROSE)]]), "Helvetica", 10) < (
+            while stringWidth(" ".join([*line, PROSE[at % len(PROSE)]]), self.font(), 10) < (
                 right - left
             ):
                 line.append(PROSE[at % len(PROSE)])
                 at += 1
-            widths = [stringWidth(word, "Helvetica", 10) for word in line]
+            widths = [stringWidth(word, self.font(), 10) for word in line]
             gap = (right - left - sum(widths)) / max(len(line) - 1, 1)
             x = left
             for word, width in zip(line, widths, strict=True):
@@ -116,6 +127,9 @@ def table(
     cmid: Sequence[tuple[int, int, int]] = (),
     outer: bool = True,
     middle: bool = False,
+    bottom: bool = False,
+    rules: Sequence[tuple[int, int, int]] = (),
+    bands: bool = False,
 ) -> tuple[Grid, Box]:
     """Draw a table.
 
@@ -125,6 +139,9 @@ def table(
             ``rules_after``) or ``plain``.
         cmid: (row, first column, last column) of partial rules below a row.
         middle: cells with fewer lines stand in the vertical middle of their row.
+        bottom: they stand at its lower end.
+        rules: like ``cmid``, from edge to edge of their columns.
+        bands: the first row and every other one after it has a coloured background.
     """
     align = align or "l" * len(widths)
     xs = [left]
@@ -151,7 +168,8 @@ def table(
                     grid[rr][cc] = cell.text.replace("\n", " ")
             lines = cell.text.split("\n")
             free = ys[r + cell.rows] - ys[r] - 2 * pad - len(lines) * leading
-            y = ys[r] + pad + 0.8 * size + (free / 2 if cell.rows > 1 or middle else 0)
+            down = 1.0 if bottom else 0.5 if cell.rows > 1 or middle else 0.0
+            y = ys[r] + pad + 0.8 * size + free * down
             how = "c" if cell.cols > 1 else align[c]
             for line in lines:
                 span = (xs[c] + 4, xs[c + cell.cols] - 4)
@@ -164,8 +182,14 @@ def table(
     if style in ("booktabs", "columns"):
         for at in {0, heads, len(rows), *rules_after}:
             sheet.level(xs[0], xs[-1], ys[at])
-        for row_at, first, last in cmid:
-            sheet.level(xs[first] + 3, xs[last + 1] - 3, ys[row_at + 1])
+    for row_at, first, last in cmid:
+        sheet.level(xs[first] + 3, xs[last + 1] - 3, ys[row_at + 1])
+    for row_at, first, last in rules:
+        sheet.level(xs[first], xs[last + 1], ys[row_at + 1])
+    if bands:
+        sheet.bands += [
+            Box(xs[0], ys[r], xs[-1], ys[r + 1]) for r in range(0, len(rows), 2)
+        ]
     if style == "columns":
         for x in xs if outer else xs[1:-1]:
             sheet.upright(x, ys[0], ys[-1])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from table_cases import (
+from tests.readers.tables.table_cases import (
     GROUPED,
     LABELS,
     MODELS,
