@@ -52,10 +52,9 @@ class DoubleReader:
         if fault == "hang":
             time.sleep(600)
         if fault == "hoard":
-            hoard = bytearray()
-            while len(hoard) < 1 << 30:
-                hoard += b"x" * (16 << 20)
-                time.sleep(0.02)
+            hoard = b"x" * (320 << 20)
+            time.sleep(600)
+            del hoard
         if fault == "raise":
             raise ZeroDivisionError("no such luck")
         if fault == "once" and not Path(path).exists():

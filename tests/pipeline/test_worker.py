@@ -110,9 +110,10 @@ def test_a_hang_ends_at_the_time_limit(
 def test_a_page_that_takes_all_memory_costs_itself(
     isolated: Isolated, book: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The double stops at 1 GiB, so without the limit every page would be read."""
     monkeypatch.setenv(FAULTS, "4:hoard")
-    config = PipelineConfig(save_pages=False, save_crops=False, worker_memory_mb=256)
+    config = PipelineConfig(
+        save_pages=False, save_crops=False, worker_memory_mb=256, page_timeout_s=20
+    )
     count = isolated.open(book, config)
     results = [page.result for page in isolated.read(tuple(range(1, count + 1)), book.parent)]
     assert {r.number: r.failure.error for r in results if r.failure} == {4: "WorkerCrashed"}
@@ -124,8 +125,8 @@ def test_a_page_that_takes_all_memory_costs_itself(
 def test_the_limit_is_for_a_page_and_not_for_a_batch(
     isolated: Isolated, book: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(DELAY, "0.2")
-    config = PipelineConfig(save_pages=False, save_crops=False, page_timeout_s=0.8)
+    monkeypatch.setenv(DELAY, "0.1")
+    config = PipelineConfig(save_pages=False, save_crops=False, page_timeout_s=0.6)
     assert read(isolated, book, config) == expected()
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from octavo.media.page import Word
 from octavo.readers.compose import Parts, Picture, compose
+from octavo.readers.lines import build_lines
 from octavo.readers.tables import FoundTable
 from octavo.types import Box, Category, Table, TableCell
 
@@ -11,7 +12,8 @@ from .drawing import prose, set_block, set_line
 
 
 def parts(words: list[Word], **more: object) -> Parts:
-    base = Parts(1, 595, 842, words, None, (), (), (), (), True)
+    lines = build_lines([word for word in words if not word.angle])
+    base = Parts(1, 595, 842, words, lines, (), (), (), (), True)
     return replace(base, **more)  # type: ignore[arg-type]
 
 

@@ -35,6 +35,8 @@ __all__ = ["MAX_PATHS", "MAX_PIXELS", "PdfPage", "PdfSource", "open_pdf"]
 MAX_PIXELS = 48_000_000
 #: Pages that stay parsed: reading a page's text and drawing it should parse it once.
 OPEN_PAGES = 3
+#: Points (350 m). Acrobat stops at 14 400; what is over this is a damaged number.
+MAX_EDGE = 1_000_000.0
 
 _POINTS_PER_INCH = 72.0
 
@@ -145,6 +147,13 @@ class _OpenPage:
         if not (placement.width > 0 and placement.height > 0):
             raw.FPDF_ClosePage(handle)
             raise PageError("the page has no area", where=where, next_step="leave this page out")
+        if max(placement.width, placement.height) > MAX_EDGE:
+            raw.FPDF_ClosePage(handle)
+            raise PageError(
+                f"the page says that it is {placement.width:.6g} × {placement.height:.6g} points",
+                where=where,
+                next_step="its size is damaged; leave this page out",
+            )
         return cls(handle, placement)
 
     def close(self) -> None:

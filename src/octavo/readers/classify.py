@@ -21,7 +21,7 @@ _NUMBERED = re.compile(
     r"(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){0,4}\.?(?=\s)|[IVX]{1,5}\.(?=\s)|[A-Z]\.(?=\s))",
     re.IGNORECASE,
 )
-_SECTION = re.compile(r"^(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+\S")
+_SECTION = re.compile(r"^(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[^\W\d_a-z]")
 _DEPTH = re.compile(r"^(?:[A-Z]\.)?(\d{1,2}(?:\.\d{1,2})*)")
 _NOTE = re.compile(
     r"^(?:[*†‡§¶‖#]+|\(?\d{1,3}\)?[.)]?|\[\d{1,3}\]|[a-z][.)]?)(?=\s|[A-Z\"“(])|^[⁰¹²³⁴-⁹]|^[①-⑳]"
@@ -125,7 +125,7 @@ def _heading(block: Block, after: Block | None, view: PageView) -> float:
     model = best(view.style.regions, block.box, ["title"])
     inside_text = best(view.style.regions, block.box, ["text"], 0.8)
     fill = block.lines[0].box.width / max(block.column.width, 1.0)
-    points = 0.25 * bool(_SECTION.match(text))
+    points = (0.45 if single else 0.2) * bool(_SECTION.match(text))
     if view.style.measured:
         points += min(max((ratio - 1.04) * 8, 0.0), 1.6)
         points += (1.0 if single and fill < 0.8 else 0.75) * block.bold

@@ -35,14 +35,15 @@ class Picture:
 class Parts:
     """Everything found on an upright page, before it has an order.
 
-    ``measured`` is false when words come from OCR.
+    ``words`` and ``lines`` are those outside pictures and tables; turned words are in no line.
+    ``measured`` is false when they come from OCR.
     """
 
     number: int
     width: float
     height: float
     words: Sequence[Word]
-    lines: Sequence[Line] | None
+    lines: Sequence[Line]
     pictures: Sequence[Picture]
     tables: Sequence[FoundTable]
     rulings: Sequence[Ruling]
@@ -58,10 +59,8 @@ def compose(parts: Parts) -> tuple[Element, ...]:
     """Elements of one page: heads first, then the text in order with its tables and pictures,
     then footnotes, then feet."""
     page = Box(0.0, 0.0, parts.width, parts.height)
-    level = [word for word in parts.words if abs(word.angle) < 15]
     turned = [word for word in parts.words if abs(word.angle) >= 15]
-    lines = list(parts.lines) if parts.lines is not None else build_lines(level, parts.rulings)
-    lines = [line for line in lines if clean(line.text)]
+    lines = [line for line in parts.lines if clean(line.text)]
     body = body_size(lines)
     solid: list[_Solid] = [*parts.pictures, *parts.tables]
     furniture = find_furniture(

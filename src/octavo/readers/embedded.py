@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from octavo.errors import OctavoError
 from octavo.media.page import Page, Pixels, TextLayer, Word
@@ -20,6 +21,7 @@ from octavo.readers.compose import Parts, Picture, compose
 from octavo.readers.figures import find_pictures
 from octavo.readers.lines import Line, build_lines
 from octavo.readers.regions import LONG_EDGE_PX, LayoutModel, Region
+from octavo.readers.repair import mend_words
 from octavo.readers.scan import Scan, ScanReader
 from octavo.readers.soundness import (
     Judgement,
@@ -207,6 +209,8 @@ class EmbeddedReader:
 
     def _keep_layer(self, sheet: _Sheet) -> None:
         sheet.words = list(sheet.layer.words)
+        if self.settings.mode == "quality" and self.settings.ocr == "auto":
+            sheet.words = mend_words(sheet.words, partial(self._scans.read_boxes, sheet.page))
         rotation = _main_turn(sheet.words)
         if rotation:
             _turn_sheet(sheet, rotation)
@@ -225,19 +229,18 @@ class EmbeddedReader:
         sheet.attempts.append(Attempt("ocr", True, f"{len(scan.lines)} lines"))
 
     def _find_solid(
-        self, sheet: _Sheet, page: Box, body: float
+        self, sheet: _Sheet, lines: list[Line], page: Box, body: float
     ) -> tuple[list[Picture], list[FoundTable]]:
         """Pictures and tables. A picture that turns out to lie in a table is given up."""
-        pictures = find_pictures(sheet.layer, sheet.words, sheet.regions, page, body)
+        pictures = find_pictures(sheet.layer, lines, sheet.words, sheet.regions, page, body)
         hints = [r.box for r in sheet.regions if r.label == "table" and r.score > 0.5]
         while True:
-            boxes = [picture.box for picture in pictures]
             tables = find_tables(
-                _outside(sheet.words, boxes),
+                _free(sheet.words, pictures, ()),
                 sheet.layer.rulings,
                 page=page,
                 hints=hints,
-                exclude=boxes,
+                exclude=[picture.box for picture in pictures],
             )
             tables = [found for found in tables if not _is_prose(found)]
             kept = [p for p in pictures if all(p.box.covered_by(t.box) < 0.6 for t in tables)]
@@ -261,21 +264,20 @@ class EmbeddedReader:
     def _compose(self, sheet: _Sheet) -> PageResult:
         start = time.perf_counter()
         page = Box(0.0, 0.0, sheet.width, sheet.height)
-        lines = (
-            sheet.lines
-            if sheet.lines is not None
-            else build_lines(sheet.words, sheet.layer.rulings)
-        )
+        lines = sheet.lines
+        if lines is None:
+            level = [word for word in sheet.words if abs(word.angle) < 15]
+            lines = build_lines(level, sheet.layer.rulings)
         body = body_size(lines)
-        pictures, tables = self._find_solid(sheet, page, body)
-        rest = _outside(sheet.words, [p.box for p in pictures] + [t.box for t in tables])
+        pictures, tables = self._find_solid(sheet, lines, page, body)
+        rest = _free(sheet.words, pictures, tables)
         elements = compose(
             Parts(
                 number=sheet.page.number,
                 width=sheet.width,
                 height=sheet.height,
                 words=rest,
-                lines=_keep_lines(sheet.lines, rest),
+                lines=_keep_lines(lines, rest),
                 pictures=pictures,
                 tables=tables,
                 rulings=sheet.layer.rulings,
@@ -312,14 +314,19 @@ def _is_prose(found: FoundTable) -> bool:
     return bool(lengths) and (lengths[len(lengths) // 2] > 160 or lengths[-1] > 900)
 
 
-def _outside(words: Iterable[Word], boxes: list[Box]) -> list[Word]:
-    return [w for w in words if not any(box.contains_center(w.box) for box in boxes)]
+def _free(
+    words: Iterable[Word], pictures: Iterable[Picture], tables: Iterable[FoundTable]
+) -> list[Word]:
+    """The words that neither a picture nor a table holds."""
+    held = {id(word) for picture in pictures for word in picture.words}
+    boxes = [table.box for table in tables]
+    return [
+        w for w in words if id(w) not in held and not any(b.contains_center(w.box) for b in boxes)
+    ]
 
 
-def _keep_lines(lines: list[Line] | None, words: list[Word]) -> list[Line] | None:
-    """Lines from OCR without the words that went into tables and pictures."""
-    if lines is None:
-        return None
+def _keep_lines(lines: Iterable[Line], words: Iterable[Word]) -> list[Line]:
+    """Lines without the words that went into tables and pictures."""
     kept = {id(word) for word in words}
     out = []
     for line in lines:

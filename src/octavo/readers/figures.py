@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from octavo.media.page import TextLayer, Word
 from octavo.readers.compose import Picture
-from octavo.readers.lines import build_lines
+from octavo.readers.lines import Line, build_lines
 from octavo.readers.regions import Region
 from octavo.types import Box, union_all
 
@@ -16,6 +16,7 @@ _BACKDROP = 0.6  # a picture over more of the page than this is its background
 
 def find_pictures(
     layer: TextLayer,
+    lines: Sequence[Line],
     words: Sequence[Word],
     regions: Sequence[Region],
     page: Box,
@@ -23,8 +24,11 @@ def find_pictures(
 ) -> list[Picture]:
     """Picture regions, largest first, with the words that stand in them.
 
+    A line belongs to a picture with most of its length: text that only runs into the clear
+    margin of an icon stays text.
+
     Args:
-        words: all words of the page, from the text layer or from OCR.
+        lines: the level lines of the page. words: all its words, turned ones too.
         body: usual font size; marks smaller than three of it are ornaments.
     """
     prose = [r.box for r in regions if r.label in ("text", "reference") and r.score > 0.6]
@@ -49,10 +53,16 @@ def find_pictures(
     claimed: set[int] = set()
     out: list[Picture] = []
     for box, score in merged:
-        inside = [w for w in words if id(w) not in claimed and box.contains_center(w.box)]
+        inside = [w for line in lines if _belongs(line, box) for w in line.words]
+        inside += [w for w in words if abs(w.angle) >= 15 and box.contains_center(w.box)]
+        inside = [w for w in inside if id(w) not in claimed]
         claimed.update(id(w) for w in inside)
         out.append(Picture(box, tuple(inside), score))
     return out
+
+
+def _belongs(line: Line, box: Box) -> bool:
+    return box.contains_center(line.box) and line.box.overlap_x(box) > 0.7 * line.box.width
 
 
 def _clip(box: Box, page: Box) -> Box:

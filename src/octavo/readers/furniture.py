@@ -6,7 +6,6 @@ for what body text has. Repetition over pages is a matter of ``readers.finish``.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,8 +211,9 @@ def _points(
     points += _ruled_off(box, frame, top)
     edge = box.top - frame.page.top if top else frame.page.bottom - box.bottom
     points += 1.0 * (edge < 0.055 * frame.page.height) - 1.0 * (edge > 0.1 * frame.page.height)
-    if not top and _NOTE.match(text) and not is_page_number(text):
-        points -= 2.0
+    printed = _IMPRINT.search(text) and max(_widest_gap(row) for row in cluster) > 1.5 * frame.body
+    if not top and _NOTE.match(text) and not is_page_number(text) and not printed:
+        points -= 2.0 if text[0] in "*†‡§¶" or text[0].isdigit() else 3.0
     return points - 0.5 * (len(cluster) - 1)
 
 
@@ -304,7 +304,7 @@ def _marginal(lines: list[Line], frame: PageFrame) -> list[tuple[Line, Category]
     if len(numbers) < 5:
         return []
     values = [int(line.text) for line in sorted(numbers, key=lambda x: x.box.top)]
-    steps = {b - a for a, b in itertools.pairwise(values)}
+    steps = {b - a for a, b in pairwise(values)}
     if len(steps) > 2 or not steps <= {1, 2, 5, 10}:
         return []
     return [(line, Category.PAGE_HEADER) for line in numbers]

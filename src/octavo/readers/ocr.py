@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.media.page import Pixels, Word
-from octavo.readers.ocr_detect import Detector, Quad
+from octavo.readers.ocr_detect import Detector
 from octavo.readers.ocr_lines import split_reading
 from octavo.readers.ocr_models import available_threads
+from octavo.readers.ocr_quads import Quad
 from octavo.readers.ocr_recognize import Recognizer
 from octavo.types import Box, union_all
 

@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo.media.page import Pixels
-from octavo.readers.ocr_detect import Quad
 from octavo.readers.ocr_models import RECOGNIZER, Model
+from octavo.readers.ocr_quads import Quad
 
 #: Height of a line as the recognizer sees it, pixels, and pixels to one of its time steps.
 LINE_PX = 48
 STEP_PX = 8
 _MIN_PX = 48
 #: Lines are made this much narrower than they are: time goes with the width, and reading does
-#: not suffer (docs/decisions/0002-ocr-engine.md).
-SQUEEZE = 0.75
+#: not suffer, small print less so (docs/decisions/0002-ocr-engine.md).
+SQUEEZE, SQUEEZE_SMALL = 0.75, 0.9
+#: Lines lower than this, pixels of the page and margin included, are small print.
+SMALL_PX = 40.0
 #: A line that is this much taller than wide runs upwards or downwards.
 _UPRIGHT = 1.5
 _BLANK = 0
@@ -111,7 +113,8 @@ def cut_line(
     wide = float(np.linalg.norm(corners[1] - corners[0]))
     high = float(np.linalg.norm(corners[3] - corners[0]))
     scale = LINE_PX / high
-    columns = max(_MIN_PX, round(wide * scale * SQUEEZE / STEP_PX) * STEP_PX)
+    squeeze = SQUEEZE_SMALL if high < SMALL_PX else SQUEEZE
+    columns = max(_MIN_PX, round(wide * scale * squeeze / STEP_PX) * STEP_PX)
     target = np.array([[0, 0], [columns, 0], [0, LINE_PX]], np.float32)
     to_crop = cv2.getAffineTransform(corners[[0, 1, 3]].astype(np.float32), target)
     if scale < 0.5:  # far too large for plain interpolation: average first

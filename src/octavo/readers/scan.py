@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -86,6 +87,11 @@ class ScanReader:
             return scale
         factor = min(_SMALL_PRINT_PX * 1.2 / height, _LARGEST_ZOOM)
         return page.natural_scale(self._dpi * factor, self._cap)
+
+    def read_boxes(self, page: Page, boxes: Sequence[Box]) -> list[tuple[str, float]]:
+        """Text and confidence of single level words of the page, as it lies."""
+        scale = page.natural_scale(self._dpi, self._cap)
+        return self._engine.read_boxes(page.render(scale), scale, boxes)
 
     def read_region(self, page: Page, box: Box) -> list[Word]:
         """The words in one spot of the page, as it lies, in page units."""

@@ -145,9 +145,7 @@ def totals_and_units() -> Drawn:
         rules_after=[5],
     )  # fmt: skip
     sheet.prose(72, 540, box.bottom + 30, 12)
-    return sheet, [
-        [["Crop", "Area (1000 ha)", "Yield (t/ha)", "Output (1000 t)"], *grid[2:]]
-    ]
+    return sheet, [[["Crop", "Area (1000 ha)", "Yield (t/ha)", "Output (1000 t)"], *grid[2:]]]
 
 
 def footnote_marks() -> Drawn:
@@ -160,9 +158,7 @@ def footnote_marks() -> Drawn:
         ["Nifedipine‡", "30–90 mg", "6", "2 h§"],
     ]
     sheet.prose(72, 540, 90, 4)
-    grid, box = table(
-        sheet, 100, 160, (100, 100, 70, 70), rows, style="booktabs", bold_head=True
-    )
+    grid, box = table(sheet, 100, 160, (100, 100, 70, 70), rows, style="booktabs", bold_head=True)
     for at, mark in enumerate(("* Extended release.", "† In the elderly up to 58 h.", "‡ Coated.")):
         sheet.text(100, box.bottom + 11 + 10 * at, mark, 8)
     for word in [w for w in sheet.words if w.text == "Dose"]:
@@ -229,7 +225,9 @@ def two_in_columns() -> Drawn:
         ["5", "90.0", "78.2", "11.8"], ["9", "87.2", "77.9", "9.3"],
     ]  # fmt: skip
     y = sheet.prose(60, 295, 80, 10)
-    a, box = table(sheet, 80, y + 10, (40, 50, 50, 50), rows, style="booktabs", align="lrrr", size=8)
+    a, box = table(
+        sheet, 80, y + 10, (40, 50, 50, 50), rows, style="booktabs", align="lrrr", size=8
+    )
     sheet.prose(60, 295, box.bottom + 24, 30)
     other: list[list[Spec]] = [
         ["Corpus", "Tokens", "Docs"], ["News", "1.2B", "3.1M"], ["Books", "0.8B", "11k"],
@@ -359,9 +357,7 @@ def wrapped_middle() -> Drawn:
         ["Time", "From the first drop to the\nlast, with the pauses in\nbetween", "10 min", "45 min"],
         ["Acid", "Concentration at the inlet of\nthe column", "0.1 M", "0.5 M"],
     ]  # fmt: skip
-    grid, box = table(
-        sheet, 80, 150, (80, 160, 60, 60), rows, style="booktabs", middle=True, pad=4
-    )
+    grid, box = table(sheet, 80, 150, (80, 160, 60, 60), rows, style="booktabs", middle=True, pad=4)
     sheet.prose(72, 540, box.bottom + 40, 10)
     return sheet, [grid]
 
@@ -376,9 +372,7 @@ def sparse() -> Drawn:
         ["Headings", "yes", "yes", "yes", "yes", "yes"],
         ["Footnotes", "", "", "yes", "", ""],
     ]
-    grid, box = table(
-        sheet, 100, 150, (90, *[50] * 5), rows, style="booktabs", align="lccccc"
-    )
+    grid, box = table(sheet, 100, 150, (90, *[50] * 5), rows, style="booktabs", align="lccccc")
     sheet.prose(72, 540, box.bottom + 40, 10)
     return sheet, [grid]
 
@@ -442,9 +436,7 @@ def plus_minus() -> Drawn:
         ["Group × time", "0.77", "[0.41, 1.13]", "4.20", "< .001"],
         ["Group", "0.12", "[−0.30, 0.54]", "0.56", ".575"],
     ]
-    grid, box = table(
-        sheet, 100, 150, (100, 50, 90, 50, 60), rows, style="booktabs", align="lcccc"
-    )
+    grid, box = table(sheet, 100, 150, (100, 50, 90, 50, 60), rows, style="booktabs", align="lcccc")
     sheet.prose(72, 540, box.bottom + 40, 10)
     return sheet, [grid]
 

@@ -187,9 +187,7 @@ def table(
     for row_at, first, last in rules:
         sheet.level(xs[first], xs[last + 1], ys[row_at + 1])
     if bands:
-        sheet.bands += [
-            Box(xs[0], ys[r], xs[-1], ys[r + 1]) for r in range(0, len(rows), 2)
-        ]
+        sheet.bands += [Box(xs[0], ys[r], xs[-1], ys[r + 1]) for r in range(0, len(rows), 2)]
     if style == "columns":
         for x in xs if outer else xs[1:-1]:
             sheet.upright(x, ys[0], ys[-1])
