@@ -147,8 +147,8 @@ def _pages() -> dict[str, bytes]:
             }
         ),
         "count-lies.pdf": pdf(_HELLO).replace(b"/Count 1", b"/Count 9"),
-        "only-a-header.pdf": b"%PDF-1.7\n",
         "page-long-and-thin.pdf": pdf(b"0 0 m 2 80000 l S", page=b"/MediaBox[0 0 2 90000]"),
+        "only-a-header.pdf": b"%PDF-1.7\n",
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pypdf import PdfReader, PdfWriter
-from pypdf.generic import NameObject, NumberObject
+from pypdf.generic import NameObject, NumberObject, RectangleObject
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
@@ -265,7 +265,7 @@ def test_a_pdf_without_pages(tmp_path: Path) -> None:
         open_pdf(tmp_path / "none.pdf")
 
 
-def test_a_page_without_area_is_a_page_error(tmp_path: Path) -> None:
+def test_an_askew_rotation_is_none(tmp_path: Path) -> None:
     writer = PdfWriter(clone_from=PdfReader(drawn(tmp_path / "a.pdf", nothing)))
     writer.pages[0][NameObject("/Rotate")] = NumberObject(45)
     writer.write(tmp_path / "askew.pdf")
@@ -274,6 +274,17 @@ def test_a_page_without_area_is_a_page_error(tmp_path: Path) -> None:
         # 45 is no /Rotate: a viewer takes the page as it is, and so does this.
         assert (page.width, page.height) in ((400, 300), (300, 400))
         assert page.render(1.0).shape == (page.height, page.width, 3)
+
+
+@pytest.mark.parametrize("edge", [2_000_000, 2**31])
+def test_a_damaged_size_is_a_page_error(tmp_path: Path, edge: int) -> None:
+    writer = PdfWriter(clone_from=PdfReader(drawn(tmp_path / "a.pdf", nothing)))
+    writer.pages[0][NameObject("/MediaBox")] = RectangleObject((0, 0, 300, edge))
+    writer.write(tmp_path / "endless.pdf")
+    with open_pdf(tmp_path / "endless.pdf") as source:
+        (page,) = source.pages((1,))
+        with pytest.raises(PageError, match="300 × 2"):
+            page.text_layer()
 
 
 def test_threads_share_a_source(tmp_path: Path) -> None:

@@ -15,14 +15,19 @@ def blocks(words: list, style: Style = STYLE) -> list[str]:
     return [block.text for block in split_blocks(build_lines(words), COLUMN, style)]
 
 
+def sentence(seed: int) -> list[str]:
+    lines = prose(3, seed=seed)
+    return [lines[0].capitalize(), lines[1], lines[2] + "."]
+
+
 def test_white_room_ends_a_paragraph() -> None:
-    first, second = prose(3, seed=2), prose(3, seed=4)
+    first, second = sentence(2), sentence(4)
     words = set_block(first, 50, 100, width=200) + set_block(second, 50, 152, width=200)
     assert blocks(words) == [" ".join(first), " ".join(second)]
 
 
 def test_an_indented_first_line_begins_a_paragraph() -> None:
-    first, second = prose(3, seed=2), prose(3, seed=4)
+    first, second = sentence(2), sentence(4)
     words = set_block(first, 50, 100, width=200)
     words += set_line(second[0], 62, 100 + 8 + 36, fill=188)
     words += set_block(second[1:], 50, 100 + 48, width=200)
@@ -44,9 +49,9 @@ def test_numbered_items_without_full_stops_are_told_apart() -> None:
 
 
 def test_a_change_of_size_or_weight_ends_a_block() -> None:
-    words = set_block(["A larger heading"], 50, 100, size=13) + set_block(prose(3), 50, 116)
+    words = set_block(["A larger heading"], 50, 100, size=13) + set_block(sentence(1), 50, 116)
     assert len(blocks(words)) == 2
-    words = set_block(["A bold heading"], 50, 100, bold=True) + set_block(prose(3), 50, 112)
+    words = set_block(["A bold heading"], 50, 100, bold=True) + set_block(sentence(1), 50, 112)
     assert len(blocks(words)) == 2
 
 
@@ -55,6 +60,14 @@ def test_ocr_sizes_may_waver_within_a_paragraph() -> None:
         prose(1, seed=9)[0], 50, 120, size=11.5
     )
     assert len(blocks(words, Style(10, measured=False))) == 1
+
+
+def test_ocr_weight_may_waver_in_the_middle_of_a_sentence() -> None:
+    lines = prose(3, words=7)
+    words = set_line(lines[0], 50, 108, fill=200)
+    words += set_line("OPM " + lines[1], 50, 120, fill=200, bold=True)
+    assert len(blocks(words, Style(10, measured=False))) == 1
+    assert len(blocks(words, STYLE)) == 2
 
 
 def test_a_rule_between_lines_divides_and_an_underline_does_not() -> None:

@@ -111,7 +111,7 @@ def _page_picture(page: Page, result: PageResult, scale: float, folder: Path) ->
     scale = min(scale, PAGE_LONG_EDGE_PX / max(page.width, page.height))
     pixels = turn(page.render(scale), result.rotation, result.skew)
     file = f"{PAGES}/{result.number:04d}.jpg"
-    data = _encoded(pixels, "JPEG", quality=JPEG_QUALITY)
+    data = _encoded(_without_colour(pixels), "JPEG", quality=JPEG_QUALITY)
     write_picture(folder / file, data)
     return Picture(file, len(data), pixels.shape[1], pixels.shape[0])
 
@@ -132,7 +132,7 @@ def _crop(element: Element, pixels: Pixels, folder: Path) -> Picture:
 
 
 def _without_colour(pixels: Pixels) -> Pixels:
-    """One channel where all three agree, which most print does: a PNG in half the time."""
+    """One channel where all three agree, which most print does: encoded in half the time."""
     first = pixels[..., 0]
     if np.array_equal(first, pixels[..., 1]) and np.array_equal(first, pixels[..., 2]):
         return first

@@ -16,11 +16,9 @@ from pathlib import Path
 
 from octavo.document import ReportHeader, ReportStatus
 from octavo.files import atomic_write
+from octavo.pipeline.page_pictures import PagePictures
 from octavo.tables import to_html
 from octavo.types import Box, Category, Element, Failure, PageResult, PageStatus, Summary
-
-#: What a page picture may be, by the ending of its file.
-_MIMES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
 def write_html(
@@ -32,8 +30,9 @@ def write_html(
     """Writes the report as one page of HTML, in one step, holding one page at a time.
 
     Args:
-        pictures: files of page pictures (JPEG, PNG or WebP) by page number, of any size. The
-            boxes of a page without one lie on a blank page.
+        pictures: files of page pictures (JPEG, PNG or WebP) by page number, of any size; many
+            of them are carried smaller, see ``PagePictures``. The boxes of a page without one
+            lie on a blank page.
 
     Raises:
         OutputError: the file cannot be written, or a picture cannot be read.
@@ -51,9 +50,10 @@ def render_html(
     yield _head(header, script)
     yield _document_note(header)
     marks: list[tuple[int, PageStatus]] = []
-    for page in pages:
-        marks.append((page.number, page.status))
-        yield _page(page, pictures.get(page.number))
+    with PagePictures(pictures) as carried:
+        for page in pages:
+            marks.append((page.number, page.status))
+            yield _page(page, carried.take(page.number))
     yield f"</main>\n{_bar(header, marks)}\n<script>{script}</script>\n</body>\n</html>\n"
 
 
@@ -90,7 +90,7 @@ def _document_note(header: ReportHeader) -> str:
     return f'<section class="note" aria-label="Document">{"".join(parts)}</section>\n'
 
 
-def _page(page: PageResult, picture: Path | None) -> str:
+def _page(page: PageResult, picture: tuple[str, bytes] | None) -> str:
     name = f"page-{page.number}"
     source = "" if page.failure else f"<small>text from: {escape(page.source)}</small>"
     seen = _image(page, picture) + "".join(_boxes(page, page.elements))
@@ -113,13 +113,13 @@ def _sheet_style(page: PageResult) -> str:
     return f"aspect-ratio:{wide:.6g}/{high:.6g};--wide:{wide / high:.4f}"
 
 
-def _image(page: PageResult, picture: Path | None) -> str:
+def _image(page: PageResult, picture: tuple[str, bytes] | None) -> str:
     if picture is None:
         return ""
-    data = base64.b64encode(picture.read_bytes()).decode()
+    kind, data = picture
     return (
         f'<img alt="Page {page.number}" loading="lazy" decoding="async" '
-        f'src="data:{_MIMES[picture.suffix.lower()]};base64,{data}">'
+        f'src="data:{kind};base64,{base64.b64encode(data).decode()}">'
     )
 
 

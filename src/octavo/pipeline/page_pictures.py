@@ -22,8 +22,6 @@ MIMES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".web
 
 _THREADS = 2
 _AHEAD = 4
-#: Levels of chroma by which JPEG may change a grey.
-_GREY = 3
 
 
 class PagePictures:
@@ -77,23 +75,11 @@ def shrunk(file: Path) -> bytes:
         OSError: it cannot be read, or is damaged.
     """
     with Image.open(file) as picture:
-        # As JPEG keeps it: of most print two of the three channels are empty and need no work.
-        picture.draft("YCbCr", picture.size)
-        colours = picture.convert("YCbCr")
-    light, *chroma = colours.split()
-    grey = all(128 - _GREY <= low and high <= 128 + _GREY for low, high in _extremes(chroma))
-    scale = min(1.0, LONG_EDGE_PX / max(colours.size))
-    size = max(1, round(colours.width * scale)), max(1, round(colours.height * scale))
-    small = (light if grey else colours).resize(size, Image.Resampling.BILINEAR)
+        picture.load()
+        whole = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    scale = min(1.0, LONG_EDGE_PX / max(whole.size))
+    size = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
+    small = whole.resize(size, Image.Resampling.BILINEAR)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return stream.getvalue()
-
-
-def _extremes(channels: list[Image.Image]) -> list[tuple[int, int]]:
-    """The least and the largest value of each."""
-    return [(levels[0], levels[-1]) for levels in map(_levels, channels)]
-
-
-def _levels(channel: Image.Image) -> list[int]:
-    return [level for level, count in enumerate(channel.histogram()) if count]

@@ -198,10 +198,9 @@ def _sentences(element: Element, page: int, place: int) -> Iterator[_Sentence]:
 def _is_prose(text: str) -> bool:
     dense = len(_DENSE_CHAR.findall(text))
     length = len(text) + 2 * dense  # a Chinese character says about as much as three letters
-    letters = sum(char.isalpha() or char.isspace() for char in text)
     return (
         _MIN_CHARS <= length <= _MAX_CHARS
-        and letters >= 0.75 * len(text)
+        and sum(char.isalpha() or char.isspace() for char in text) >= 0.75 * len(text)
         and (dense > 0 or text.count(" ") >= 3)
         and _NOISE.search(text) is None
     )

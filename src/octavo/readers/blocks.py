@@ -118,7 +118,7 @@ def split_blocks(lines: Sequence[Line], column: Box, style: Style) -> list[Block
     """Cut the lines of one column, top to bottom, into paragraphs."""
     if not lines:
         return []
-    leading = _leading(lines)
+    leading = _leading(lines, style)
     groups: list[list[Line]] = [[lines[0]]]
     counted = MARKER.match(lines[0].text)
     for i in range(1, len(lines)):
@@ -132,10 +132,16 @@ def split_blocks(lines: Sequence[Line], column: Box, style: Style) -> list[Block
     return [Block(tuple(group), column) for group in groups]
 
 
-def _leading(lines: Sequence[Line]) -> float:
+def _size(line: Line, style: Style) -> float:
+    """The font size; OCR guesses it line by line, so there what is near the usual is the usual."""
+    near = not style.measured and 0.7 < line.font_size / style.body < 1.4
+    return style.body if near else line.font_size
+
+
+def _leading(lines: Sequence[Line], style: Style) -> float:
     """The usual distance of baselines, in em of the upper line."""
     steps = [
-        (b.baseline - a.baseline) / a.font_size
+        (b.baseline - a.baseline) / _size(a, style)
         for a, b in itertools.pairwise(lines)
         if 0.85 < a.font_size / b.font_size < 1.18 and b.baseline > a.baseline
     ]
@@ -153,15 +159,19 @@ def _breaks(
 ) -> bool:
     last = group[-1]
     em = min(last.font_size, line.font_size)
-    step = (line.baseline - last.baseline) / max(last.font_size, line.font_size)
+    step = (line.baseline - last.baseline) / max(_size(last, style), _size(line, style))
+    goes_on = not _TERMINAL.search(last.text) and (
+        line.text[0].islower() or (not style.measured and _fills(last, column))
+    )
     if step > leading * 1.3 + 0.12 or step > 2.3:
         return True
     ratio = line.font_size / last.font_size
     sure = style.measured or min(line.letters, last.letters) > 15
     slack = 0.12 if style.measured else 0.17 if sure else 0.3
-    if not 1 - slack < ratio < 1 + slack and min(line.letters, last.letters) > 3:
+    resized = not 1 - slack < ratio < 1 + slack and min(line.letters, last.letters) > 3
+    if resized and (style.measured or not goes_on):
         return True
-    weight = line.bold != last.bold and min(line.letters, last.letters) > 3
+    weight = not goes_on and line.bold != last.bold and min(line.letters, last.letters) > 3
     if weight and not (last.bold and _continues_run_in(last, column)):
         return True
     if _ruled_between(last, line, style.rulings) or _LEADER.search(last.text):
@@ -175,6 +185,11 @@ def _breaks(
     if _hangs(group, line, column, em):
         return True
     return _ended_early(group, line, column, em)
+
+
+def _fills(line: Line, column: Box) -> bool:
+    """Nothing but the next word would not have fitted: no heading follows in mid-sentence."""
+    return line.box.width > column.width - line.font_size and column.width > 12 * line.font_size
 
 
 def _continues_run_in(last: Line, column: Box) -> bool:
@@ -248,6 +263,8 @@ def _indented(group: list[Line], line: Line, after: Line | None, column: Box, em
         return False
     if _indent(group[-1], column) > _indent(group[0], column) + 0.6 * em:
         return False
+    if line.text[0].islower() and not _TERMINAL.search(group[-1].text):
+        return False
     if after is None:
         return bool(_TERMINAL.search(group[-1].text))
     back = _indent(line, column) - _indent(after, column)
@@ -277,6 +294,7 @@ def _ended_early(group: list[Line], line: Line, column: Box, em: float) -> bool:
         return False
     if abs(last.box.center[0] - line.box.center[0]) < 0.5 * em and _indent(last, column) > em:
         return False  # centred lines
-    if line.text[0].islower() and not last.text.endswith(";"):
-        return False
+    if line.text[0].islower():
+        # Items of a list whose bullets are unknown end with a semicolon.
+        return last.text.endswith(";") and room > max(need, 0.3 * column.width)
     return bool(_TERMINAL.search(last.text)) and room > max(need, 0.15 * column.width)

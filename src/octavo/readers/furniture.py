@@ -87,6 +87,7 @@ class PageFrame:
     rulings: Sequence[Ruling]
     regions: Sequence[Region]
     crowded: bool
+    full: bool
 
 
 def find_furniture(
@@ -116,6 +117,7 @@ def find_furniture(
         [r for r in rulings if r.horizontal],
         regions,
         len(rows) >= 6,
+        len(rows) >= 28,
     )
     found: list[tuple[Line, Category]] = []
     for top, category in ((True, Category.PAGE_HEADER), (False, Category.PAGE_FOOTER)):
@@ -205,7 +207,8 @@ def _points(
         for r in frame.regions
     )
     named = seen or bool(_IMPRINT.search(text) or _DIGIT.search(text))
-    points += 2.0 * seen - 1.0 * (not named)
+    # A letterhead stands where a running head would, but over a page that is not full.
+    points += 2.0 * seen - (0.0 if named else 0.5 if frame.full else 1.5)
     points -= 2.0 * (best(frame.regions, box, ["title"]) > 0.6)
     points += _isolation(box, beyond, solid, frame, top)
     points += _ruled_off(box, frame, top)

@@ -22,6 +22,9 @@ _MIN_PX = 48
 SQUEEZE, SQUEEZE_SMALL = 0.75, 0.9
 #: Lines lower than this, pixels of the page and margin included, are small print.
 SMALL_PX = 40.0
+#: A line is read again this much wider when it holds more letters than this to a time step, or
+#: when the mean chance of its letters is below this.
+WIDER, CROWDED, DOUBT = 1.35, 0.68, 0.93
 #: A line that is this much taller than wide runs upwards or downwards.
 _UPRIGHT = 1.5
 _BLANK = 0
@@ -78,9 +81,17 @@ class Recognizer:
         return [done[i] for i in range(len(quads))]
 
     def _read(self, pixels: Pixels, quad: Quad, turn: bool) -> Reading:
+        squeeze = SQUEEZE_SMALL if quad.height < SMALL_PX else SQUEEZE
+        reading = self._read_at(pixels, quad, turn, squeeze)
+        if not reading.text or not _doubtful(reading):
+            return reading
+        again = self._read_at(pixels, quad, turn, squeeze * WIDER)
+        return again if _mean(again.chances) >= _mean(reading.chances) else reading
+
+    def _read_at(self, pixels: Pixels, quad: Quad, turn: bool, squeeze: float) -> Reading:
         import cv2
 
-        crop, to_page, upright = cut_line(pixels, quad, turn=turn)
+        crop, to_page, upright = cut_line(pixels, quad, squeeze, turn=turn)
         batch = cv2.dnn.blobFromImage(crop, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
         chance_tc = self._model(batch)[0]
         best = chance_tc.argmax(axis=1)
@@ -100,8 +111,18 @@ class Recognizer:
         )
 
 
+def _doubtful(reading: Reading) -> bool:
+    """Whether a wider look may tell more: letters set as tight as the time steps, or guesses."""
+    crowded = len(reading.text) * STEP_PX > CROWDED * reading.crop.shape[1]
+    return crowded or _mean(reading.chances) < DOUBT
+
+
+def _mean(chances: npt.NDArray[np.float32]) -> float:
+    return float(chances.mean()) if len(chances) else 0.0
+
+
 def cut_line(
-    pixels: Pixels, quad: Quad, *, turn: bool = True
+    pixels: Pixels, quad: Quad, squeeze: float, *, turn: bool = True
 ) -> tuple[Pixels, npt.NDArray[np.float64], bool]:
     """The line of ``quad`` levelled and brought to the recognizer's height."""
     import cv2
@@ -113,7 +134,6 @@ def cut_line(
     wide = float(np.linalg.norm(corners[1] - corners[0]))
     high = float(np.linalg.norm(corners[3] - corners[0]))
     scale = LINE_PX / high
-    squeeze = SQUEEZE_SMALL if high < SMALL_PX else SQUEEZE
     columns = max(_MIN_PX, round(wide * scale * squeeze / STEP_PX) * STEP_PX)
     target = np.array([[0, 0], [columns, 0], [0, LINE_PX]], np.float32)
     to_crop = cv2.getAffineTransform(corners[[0, 1, 3]].astype(np.float32), target)

@@ -14,8 +14,9 @@ from octavo.readers.tables.text import Chunk, chunks_of, is_value
 
 #: Bins of the projection per em.
 _BINS = 8
-#: A gap below this many ems may be a space between words; it blocks a river by half a row.
+#: A gap below this many ems may be a space between words; it blocks a river by ``_SPACE`` of a row.
 _TIGHT = 0.5
+_SPACE = 0.5
 #: The median gap over a river, in ems, that makes it a boundary of columns.
 _WIDE = 0.75
 #: The same where only two rows speak for the river.
@@ -62,12 +63,12 @@ def rivers(
     free = np.flatnonzero(np.diff(np.concatenate(([0], (cost <= allowed).astype(np.int8), [0]))))
     out = []
     for start, end in zip(free[::2].tolist(), free[1::2].tolist(), strict=True):
-        # Of a wide run only the emptiest part is the river.
-        low = cost[start:end] <= cost[start:end].min()
-        a = start + int(np.argmax(low))
-        b = a
-        while b < end and cost[b] <= cost[a]:
-            b += 1
+        # Of a wide run only the emptiest part is the river: the widest, as a space between the
+        # words of a heading over it is a narrow one.
+        low = cost[start:end] <= cost[start:end].min() + _SPACE
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], low.astype(np.int8), [0]))))
+        widest = int(np.argmax(edges[1::2] - edges[::2]))
+        a, b = start + int(edges[2 * widest]), start + int(edges[2 * widest + 1])
         middle = left + (a + b) / 2 * em / _BINS
         if _is_boundary(rows, middle, (end - start) / _BINS, em, wide):
             out.append(middle)
@@ -87,7 +88,7 @@ def _crossings(
             a, b = ((x - left) / em * _BINS for x in (word.box.left, word.box.right))
             if before is not None and 0 < a - before < _TIGHT * _BINS:
                 low, high = max(int(before), 0), max(int(a) + 1, 0)
-                mask[low:high] = np.maximum(mask[low:high], 0.5)
+                mask[low:high] = np.maximum(mask[low:high], _SPACE)
             mask[max(int(a), 0) : max(int(np.ceil(b)), 0)] = 1.0
             before = b
         cost += mask

@@ -14,10 +14,12 @@ from octavo.readers.tables.judge import (
     lattice_is_table,
     looks_like_prose,
 )
+from octavo.readers.tables.leaders import without_leaders
 from octavo.readers.tables.rulings import Level, Rule, levels_of, rules_of
 from octavo.readers.tables.text import CHUNK_GAP, box_of, chunks_of, em_of, lines_of
 from octavo.readers.tables.turned import View, turn_of
 from octavo.readers.tables.unruled import candidates
+from octavo.readers.tables.whole import holds, with_turned
 from octavo.types import Box, Table
 
 #: Level rules whose ends agree within this many ems belong to one table.
@@ -60,9 +62,11 @@ def find_tables(
         exclude: boxes (pictures, running heads) whose words and lines are no table.
 
     Tables turned by a quarter are read along their own lines; their boxes lie on the page as
-    it is.
+    it is. Every word whose centre lies in the box of a table is in one of the cells found, dot
+    leaders left out.
     """
     words = [w for w in words if w.text.strip() and not _inside(w.box, exclude)]
+    words, led = without_leaders(words)
     rulings = [r for r in rulings if not _inside(r.box, exclude) and page.contains_center(r.box)]
     found: list[FoundTable] = []
     for turn in (0, 90, 270):
@@ -74,6 +78,8 @@ def find_tables(
             [view.word(w) for w in group],
             [view.ruling(r) for r in rulings],
             [view.box(h) for h in hints],
+            others=[view.word(w) for w in words if turn_of(w.angle) != turn],
+            led=[view.box(w.box) for w in led],
         )
         found += [
             replace(f, box=view.unbox(f.box), table=view.unturn(f.table)) if turn else f
@@ -89,8 +95,20 @@ def _inside(box: Box, others: Sequence[Box]) -> bool:
 class _Finder:
     """One pass over the words of one writing direction; found tables take their words away."""
 
-    def __init__(self, words: list[Word], rulings: Sequence[Ruling], hints: Sequence[Box]) -> None:
+    def __init__(
+        self,
+        words: list[Word],
+        rulings: Sequence[Ruling],
+        hints: Sequence[Box],
+        *,
+        others: list[Word],
+        led: list[Box],
+    ) -> None:
         self.words = words
+        #: Words of other writing directions, seen from this one.
+        self.others = others
+        #: Where dot leaders were.
+        self.led = led
         self.hints = list(hints)
         self.em = em_of(words)
         self.level, self.upright = rules_of(rulings, words, self.em)
@@ -100,6 +118,7 @@ class _Finder:
         if len(self.words) < 4:
             return []
         self._lattices()
+        self._statements()
         self._rule_sets()
         for hint in self.hints:
             self._hinted(hint)
@@ -110,7 +129,13 @@ class _Finder:
     def _keep(self, found: FoundTable | None) -> bool:
         if found is None:
             return False
+        strays = [w for w in self.others if found.box.contains_center(w.box)]
+        if strays:
+            found = replace(found, table=with_turned(found.table, strays))
+        if not holds(found.table, [*self._within(found.box), *strays]):
+            return False
         self.found.append(found)
+        self.others = [w for w in self.others if not found.box.contains_center(w.box)]
         around = found.box.expand(0.2 * self.em)
         self.words = [w for w in self.words if not around.contains_center(w.box)]
         return True
@@ -137,6 +162,22 @@ class _Finder:
             table = lattice.structure(whole, words, self.em) if words else None
             if table is not None and lattice_is_table(table, words, hinted=hinted):
                 self._keep(FoundTable(box, table, 0.97 if hinted else 0.93, "ruled"))
+
+    # -- rules over the numbers only --------------------------------------------------------
+
+    def _statements(self) -> None:
+        """Rows whose labels have no rule over them: sums ruled off in a financial statement."""
+        for box in candidates(self.words, self.em):
+            # A table whose first rule runs over its labels as well is a set of rules.
+            upper = Box(box.left, box.top - 4 * self.em, box.right, box.bottom)
+            levels = levels_of([r for r in self.level if _touches(upper, r, self.em)], self.em)
+            if not levels or levels[0].rules[0].start < box.left + 3 * self.em:
+                continue
+            start = levels[0].rules[0].start
+            lines = lines_of(self._within(box))
+            labelled = sum(1 for line in lines if line.words[0].box.right < start + self.em)
+            if labelled >= 0.6 * len(lines):
+                self._keep(self._aligned(box, levels, hinted=False, kind="unruled"))
 
     # -- level rules only -------------------------------------------------------------------
 
@@ -302,6 +343,15 @@ class _Finder:
             return None
         confidence = {"booktabs": 0.88, "unruled": 0.65}[kind] + (0.07 if hinted else 0.0)
         return FoundTable(box, made.table, confidence, kind)
+
+
+def _touches(box: Box, rule: Rule, em: float) -> bool:
+    """A level rule over or between the lines of a box, or just below them."""
+    return (
+        box.top - 0.5 * em < rule.at < box.bottom + 0.5 * em
+        and rule.end > box.left
+        and rule.start < box.right
+    )
 
 
 def _flat(rule: Rule) -> Box:
