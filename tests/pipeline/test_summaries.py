@@ -207,7 +207,7 @@ def test_a_document_is_drawn_from_all_of_its_length_in_bounded_memory() -> None:
         assert summary is not None
         return size
 
-    small, large = peak(100), peak(400)
+    small, large = peak(40), peak(160)
     assert large < 1.25 * small
 
 

@@ -12,8 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from octavo.errors import MissingDependency
 from octavo.media.page import Pixels
-from octavo.readers import ocr_models
+from octavo.readers import ocr_detect, ocr_models
 from octavo.readers.ocr import OcrEngine, OcrLine
+from octavo.readers.ocr_detect import strips
+from octavo.readers.ocr_lines import split_reading
+from octavo.readers.ocr_quads import Quad, split_doubles
+from octavo.readers.ocr_recognize import Reading
+from octavo.types import Box
 
 SENTENCES = (
     "The commission met again in the afternoon and heard",
@@ -166,3 +171,76 @@ def test_a_broken_model_file_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingDependency, match=r"--force-reinstall broken-wheel"):
         ocr_models.Model(("broken_wheel", "model.onnx"), threads=1)
+
+
+def test_given_boxes_are_read_in_their_order(engine: OcrEngine) -> None:
+    page = draw(paragraph(24))
+    words = [word for line in engine.read(page, 2.0) for word in line.words][::-1]
+    boxes = [word.box for word in words] + [Box(900, 10, 910, 20), Box(2, 2, 18, 12)]
+    found = engine.read_boxes(page, 2.0, boxes)
+    assert [text for text, _ in found[:-2]] == [word.text for word in words]
+    assert min(confidence for _, confidence in found[:-2]) > 0.5
+    assert found[-2:] == [("", 0.0)] * 2
+    assert engine.read_boxes(page, 2.0, []) == []
+
+
+def test_a_raised_mark_does_not_shrink_its_line(engine: OcrEngine) -> None:
+    footnote = "A spoon of borax keeps the bath sweet for a week."
+    page = draw([(40, 34, "2", 14), (54, 40, footnote, 20)], size=(700, 120))
+    assert footnote in " ".join(texts(engine.read(page, 1.0)))
+
+
+def test_tight_lines_in_one_box_are_parted(engine: OcrEngine) -> None:
+    page = draw([(40, 40 + 26 * i, text, 24) for i, text in enumerate(SENTENCES)])
+    quads = [
+        Quad(np.array([(30, y), (800, y), (800, y + h), (30, y + h)], np.float32), 1.0)
+        for y, h in ((40, 28), (40, 28), (40, 28), (66, 56))
+    ]
+    parts = split_doubles(page, quads)
+    assert len(parts) == 5
+    read = engine.read_boxes(page, 1.0, [box_of(quad) for quad in parts[3:]])
+    assert [text for text, _ in read] == list(SENTENCES[1:3])
+    assert split_doubles(page, quads[:3]) == quads[:3]
+
+
+def box_of(quad: Quad) -> Box:
+    return Box(*map(float, quad.corners[0]), *map(float, quad.corners[2]))
+
+
+def test_a_high_page_is_looked_at_in_strips_that_cover_it() -> None:
+    for high, wide in ((32, 32), (1600, 1120), (3008, 1312)):
+        rows = strips(high, wide)
+        assert [row for _, _, a, b in rows for row in range(a, b)] == list(range(high))
+        assert all(top <= first < last <= bottom for top, bottom, first, last in rows)
+        assert all((bottom - top) % 32 == 0 for top, bottom, _, _ in rows)
+        assert all((b - a) * wide <= 900_000 for _, _, a, b in rows)
+
+
+def test_lines_at_the_seam_of_strips_are_whole(
+    engine: OcrEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = draw(paragraph(22), size=(900, 320))
+    whole = texts(engine.read(page, 1.0))
+    monkeypatch.setattr(ocr_detect, "_STRIP_PIXELS", 60_000)
+    assert texts(engine.read(page, 1.0)) == whole == list(SENTENCES)
+
+
+def test_a_space_that_was_passed_over_is_seen_in_the_ink() -> None:
+    crop = np.full((48, 400), 255, np.uint8)
+    text, places, left = "twowords", [], 10
+    for i, _ in enumerate(text):
+        left += 22 if i == 3 else 6
+        crop[18:36, left : left + 14] = 0
+        places.append(left + 7)
+        left += 14
+    reading = Reading(
+        text=text,
+        places=np.array(places, np.float32),
+        chances=np.ones(len(text), np.float32),
+        crop=crop,
+        to_page=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
+        upright=False,
+    )
+    (words,) = split_reading(reading, 1.0)
+    assert [word.text for word in words] == ["two", "words"]
+    assert words[1].box.left - words[0].box.right == pytest.approx(22, abs=1)

@@ -11,7 +11,7 @@ from octavo.types import Box
 from .drawing import set_line
 
 
-@pytest.mark.parametrize("text", ['bene"ts', "signi#cant", "\ufffd0.9393"])
+@pytest.mark.parametrize("text", ['bene"ts', "signi#cant", "\ufffd0.9393", "e↵orts"])
 def test_suspects(text: str) -> None:
     assert is_suspect(set_line(text, 0, 10)[0])
 

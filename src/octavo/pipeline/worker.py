@@ -75,6 +75,9 @@ def _read(session: Session, request: Read, reply: Callable[[Reply], None]) -> No
 def main() -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the page.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # ONNX Runtime's wheels report their use to the maker from its import on; reading a document
+    # is nobody's business.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if TIED in sys.argv:
         _die_with_parent()
     # Libraries that print must not write between the frames.

@@ -125,7 +125,7 @@ def _heading(block: Block, after: Block | None, view: PageView) -> float:
     model = best(view.style.regions, block.box, ["title"])
     inside_text = best(view.style.regions, block.box, ["text"], 0.8)
     fill = block.lines[0].box.width / max(block.column.width, 1.0)
-    points = (0.45 if single else 0.2) * bool(_SECTION.match(text))
+    points = (0.65 if single else 0.2) * bool(_SECTION.match(text))
     if view.style.measured:
         points += min(max((ratio - 1.04) * 8, 0.0), 1.6)
         points += (1.0 if single and fill < 0.8 else 0.75) * block.bold

@@ -126,7 +126,8 @@ class EmbeddedReader:
         except OctavoError as error:
             failure = Failure(type(error).__name__, error.what, error.next_step)
         except Exception as error:  # noqa: BLE001 - the place that isolates a page
-            failure = Failure(type(error).__name__, str(error) or repr(error))
+            step = "the other pages are whole; please report the file that shows this"
+            failure = Failure(type(error).__name__, str(error) or repr(error), step)
         return _failed(page, failure)
 
     def _draw(self, page: Page) -> _Sheet:

@@ -17,8 +17,8 @@ TARGET_LETTER = 12.0
 _MIN_RATIO, _MAX_RATIO = 0.4, 2.0
 #: Pixels of a page that the detector sees at most.
 _MAX_PIXELS = 4_000_000
-#: Pixels that it sees at once; it holds about 150 bytes for each.
-_STRIP_PIXELS = 1_400_000
+#: Pixels that it sees at once; it holds about 250 bytes for each.
+_STRIP_PIXELS = 800_000
 #: Rows above and below a strip that are seen with it and not kept.
 _MARGIN = 2 * _STEP
 

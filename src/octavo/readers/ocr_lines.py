@@ -21,7 +21,13 @@ _ASCENT, _X_HEIGHT, _DESCENT = 0.73, 0.53, 0.22
 _LOW_LETTERS = frozenset("acemnorsuvwxzäöüàâçèéêëîïñôùû")
 _DEEP_LETTERS = frozenset("gjpqyçQ,;()[]{}|")
 #: A gap this many sizes wide parts two columns.
-_GUTTER = 1.6
+_GUTTER = 2.1
+#: A gap this many sizes wide, and this many times wider than those between the letters of the
+#: line, is a space that the recognizer passed over.
+_SPACE, _CLEAR = 0.22, 2.2
+#: And this part of the line's other spaces at least.
+_ALIKE = 0.9
+_LEAST_GAPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,19 @@ def split_reading(reading: Reading, scale: float) -> list[list[Word]]:
         return []
     ink = _ink(reading.crop)
     columns = ink.any(axis=0)
-    edges = _edges(reading, spans, columns)
-    face = _measure(ink, reading.text, edges[0][0], edges[-1][1])
+    left, right = _extent(columns)
+    face = _measure(ink, reading.text, left, right)
+    # The crop is narrower than the line was: a size along the line.
+    along, across = np.hypot(*reading.to_page[:, :2])
+    em = face.size * float(across / along)
+    spans = _missed_spaces(reading, spans, columns, em)
     lines: list[list[Word]] = [[]]
     before: float | None = None
-    for (start, end), (left, right) in zip(spans, edges, strict=True):
-        if before is not None and left - before > _GUTTER * face.size:
+    for span, (start, end) in zip(spans, _edges(reading, spans, columns), strict=True):
+        if before is not None and start - before > _GUTTER * em:
             lines.append([])
-        lines[-1].append(_word(reading, (start, end), (left, right), face, scale))
-        before = right
+        lines[-1].append(_word(reading, span, (start, end), face, scale))
+        before = end
     return lines
 
 
@@ -73,29 +83,73 @@ def _ink(crop: Gray) -> npt.NDArray[np.bool_]:
     return ink.astype(np.bool_)
 
 
+def _missed_spaces(
+    reading: Reading, spans: list[tuple[int, int]], columns: npt.NDArray[np.bool_], em: float
+) -> list[tuple[int, int]]:
+    """The spans, parted where the paper shows a space between two letters of one."""
+    text, places = reading.text, reading.places
+    gaps: dict[int, float] = {}
+    for start, end in spans:
+        for i in range(start, end - 1):
+            gaps[i] = _gap(columns, places, i, i + 1)
+    if len(gaps) < _LEAST_GAPS:
+        return spans
+    usual = float(np.quantile(list(gaps.values()), 0.8))
+    least = max(_SPACE * em, _CLEAR * usual)
+    spaces = [_gap(columns, places, a - 1, b) for (_, a), (b, _) in itertools.pairwise(spans)]
+    if spaces:
+        least = max(least, _ALIKE * float(np.median(spaces)))
+    cuts = {i + 1 for i, gap in gaps.items() if gap >= least and _may_part(text[i], text[i + 1])}
+    out = []
+    for start, end in spans:
+        inner = [cut for cut in range(start + 1, end) if cut in cuts]
+        out.extend(itertools.pairwise([start, *inner, end]))
+    return out
+
+
+def _gap(
+    columns: npt.NDArray[np.bool_], places: npt.NDArray[np.float32], left: int, right: int
+) -> float:
+    """Width of the white between two letters, pixels of the crop."""
+    white = _widest_white(columns, float(places[left]), float(places[right]))
+    return white[1] - white[0] if white else 0.0
+
+
+def _may_part(left: str, right: str) -> bool:
+    """Whether a space may stand between: scripts without spaces and numbers are left alone."""
+    latin = left < "\u0530" and right < "\u0530"
+    if left.isdigit() or right.isdigit():
+        return latin and (left.isalpha() or right.isalpha())
+    return latin and (left.isalnum() or left in ",.;:)!?%") and (right.isalnum() or right == "(")
+
+
+def _extent(columns: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Where the ink begins and ends; the whole crop when it has none."""
+    inked = np.flatnonzero(columns)
+    return (float(inked[0]), float(inked[-1]) + 1) if len(inked) else (0.0, float(len(columns)))
+
+
 def _edges(
     reading: Reading, spans: list[tuple[int, int]], columns: npt.NDArray[np.bool_]
 ) -> list[tuple[float, float]]:
     """Left and right of each word: the widest white between the letters beside a space."""
-    inked = np.flatnonzero(columns)
-    width = float(len(columns))
-    left = float(inked[0]) if len(inked) else 0.0
-    right = float(inked[-1]) + 1 if len(inked) else width
+    left, right = _extent(columns)
     cuts = []
     for (_, end), (start, _) in itertools.pairwise(spans):
         a, b = reading.places[end - 1], reading.places[start]
-        cuts.append(_widest_white(columns, float(a), float(b)))
+        middle = float(a + b) / 2
+        touching = middle - STEP_PX / 4, middle + STEP_PX / 4
+        cuts.append(_widest_white(columns, float(a), float(b)) or touching)
     lefts = [left, *(cut[1] for cut in cuts)]
     rights = [*(cut[0] for cut in cuts), right]
     return list(zip(lefts, rights, strict=True))
 
 
-def _widest_white(columns: npt.NDArray[np.bool_], a: float, b: float) -> tuple[float, float]:
+def _widest_white(columns: npt.NDArray[np.bool_], a: float, b: float) -> tuple[float, float] | None:
     first, last = int(max(a, 0)), int(min(b, len(columns) - 1))
     white = ~columns[first : last + 1]
     if last <= first or not white.any():
-        middle = (a + b) / 2
-        return middle - STEP_PX / 4, middle + STEP_PX / 4
+        return None
     bounds = np.flatnonzero(np.diff(np.concatenate(([0], white.astype(np.int8), [0]))))
     starts, ends = bounds[::2], bounds[1::2]
     widest = int(np.argmax(ends - starts))

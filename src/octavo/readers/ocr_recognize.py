@@ -25,6 +25,8 @@ SMALL_PX = 40.0
 #: A line is read again this much wider when it holds more letters than this to a time step, or
 #: when the mean chance of its letters is below this.
 WIDER, CROWDED, DOUBT = 1.35, 0.68, 0.93
+#: Lines enlarged more than this are drawn smoothly.
+_ENLARGED = 1.2
 #: A line that is this much taller than wide runs upwards or downwards.
 _UPRIGHT = 1.5
 _BLANK = 0
@@ -151,7 +153,9 @@ def cut_line(
         source,
         matrix,
         (columns, LINE_PX),
-        flags=cv2.INTER_LINEAR if scale < 1.2 else cv2.INTER_CUBIC,
+        flags=cv2.INTER_LINEAR if scale < _ENLARGED else cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )
+    if scale > _ENLARGED:  # the grain grew with the letters
+        crop = cv2.GaussianBlur(crop, (3, 3), 0)
     return crop, cv2.invertAffineTransform(to_crop), upright

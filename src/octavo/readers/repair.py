@@ -15,7 +15,10 @@ from octavo.media.page import Word
 from octavo.readers.soundness import agreement
 from octavo.types import Box
 
-_INSIDE = re.compile(r"[^\W\d_]([\"#$!%*+<>=^~|\\?{}])[a-z]")
+# A sign, a symbol or an arrow between two letters.
+_INSIDE = re.compile(
+    r"[^\W\d_]([\"#$!%*+<>=^~|\\?{}\u00a1-\u00b6\u00b8-\u00bf\u2020-\u2027\u2100-\u2bff])[a-z]"
+)
 _SURE = 0.75
 _AGREES = 0.7
 _MOST = 80  # words a page; with more the layer as a whole is in doubt

@@ -58,7 +58,8 @@ def _lower_edges(pixels: Pixels) -> npt.NDArray[np.float32]:
     shrink = min(1.0, _LONG_EDGE_PX / max(height, width))
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if shrink < 1:
-        gray = cv2.resize(gray, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
     # Paper darkens towards a spine and under a lamp: ink is what is darker than its surroundings.
     around = cv2.blur(gray, (31, 31))
     ink = gray.astype(np.int16) < around.astype(np.int16) - 20

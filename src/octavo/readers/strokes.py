@@ -126,7 +126,8 @@ def drawings(lines: Sequence[Line], ink: _Mask, scale: float) -> tuple[Box, ...]
     import cv2
 
     shrink = 0.5
-    small = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    size = (max(int(ink.shape[1] * shrink), 1), max(int(ink.shape[0] * shrink), 1))
+    small = cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
     count, _, stats, _ = cv2.connectedComponentsWithStats(small, connectivity=8)
     em = median(line.font_size for line in lines) if lines else 10.0
     factor = shrink * scale

@@ -6,6 +6,7 @@ there are some, are taken as boundaries of columns as well.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,8 @@ def _columns(
     """Columns from the body, and how many lines stood above it when no rule says so.
 
     A heading over several columns blocks their rivers: without a rule under the header, up to
-    three lines are left out from the top while that shows more columns.
+    three lines are left out from the top while that shows more columns, or fewer that are only
+    the space between two words of a heading.
     """
     cuts = sorted(
         rule.at
@@ -104,6 +106,7 @@ def _columns(
     )
     strips = list(zip([box.left, *cuts], [*cuts, box.right], strict=True))
     best: list[float] = []
+    merit = (0, 0)
     skipped = 0
     for skip in (head,) if head else (0, 1, 2, 3):
         body = [row for row in rows[skip:] if len(row) > 1 or cuts]
@@ -113,14 +116,24 @@ def _columns(
         for left, right in strips:
             inside = [[c for c in row if left < (c.left + c.right) / 2 < right] for row in body]
             found += rivers(inside, left, right, em)
-        if len(found) > len(best):
-            best, skipped = sorted(found), skip
+        found.sort()
+        filled = _filled(rows, [box.left - em, *found, box.right + em])
+        if found and (filled, filled - len(found) - 1) > merit:
+            best, skipped, merit = found, skip, (filled, filled - len(found) - 1)
     if not best and not head:
         best = _two_rows(rows, box, em)
     if not best:
         return None, 0
     below = rows[head or skipped :]
     return with_extents([box.left - em, *best, box.right + em], below), skipped
+
+
+def _filled(rows: Sequence[Sequence[Chunk]], bounds: Sequence[float]) -> int:
+    """How many columns have a chunk that lies wholly in them."""
+    return sum(
+        any(left <= chunk.left and chunk.right <= right for row in rows for chunk in row)
+        for left, right in itertools.pairwise(bounds)
+    )
 
 
 def _two_rows(rows: Sequence[Sequence[Chunk]], box: Box, em: float) -> list[float]:

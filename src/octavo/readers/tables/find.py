@@ -136,8 +136,7 @@ class _Finder:
             return False
         self.found.append(found)
         self.others = [w for w in self.others if not found.box.contains_center(w.box)]
-        around = found.box.expand(0.2 * self.em)
-        self.words = [w for w in self.words if not around.contains_center(w.box)]
+        self.words = [w for w in self.words if not found.box.contains_center(w.box)]
         return True
 
     def _within(self, box: Box) -> list[Word]:
@@ -157,7 +156,8 @@ class _Finder:
             box = whole.box
             if box.width < 3 * self.em or box.height < 1.5 * self.em:
                 continue
-            words = self._within(box.expand(0.1 * self.em))
+            box = box.expand(0.1 * self.em)
+            words = self._within(box)
             hinted = self._hint_share(box) > 0.5
             table = lattice.structure(whole, words, self.em) if words else None
             if table is not None and lattice_is_table(table, words, hinted=hinted):
@@ -339,7 +339,8 @@ class _Finder:
         made = aligned.structure(
             words, box, [lv for lv in levels if lv.rules], self.upright, self.em
         )
-        if made is None or not is_tabular(made, hinted=hinted, rules=rules):
+        led = sum(box.contains_center(other) for other in self.led)
+        if made is None or not is_tabular(made, hinted=hinted, rules=rules, led=led):
             return None
         confidence = {"booktabs": 0.88, "unruled": 0.65}[kind] + (0.07 if hinted else 0.0)
         return FoundTable(box, made.table, confidence, kind)

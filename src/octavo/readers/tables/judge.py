@@ -19,7 +19,8 @@ CAPTION = re.compile(
 _MARKER = re.compile(
     r"^(?:[•●◦▪■·\-–—*]|\(?\[?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)\]]{1,2}|\[\w+\])$"
 )
-_LEADERS = re.compile(r"(?:\.\s?){4,}|…{2,}|_{4,}")
+_BLANKS = re.compile(r"(?:\.\s?){4,}|_{4,}")
+_ROMAN = re.compile(r"^[ivxlc]+$", re.IGNORECASE)
 #: Words on a line of a cell, on average, from which a column counts as running text.
 _PROSE_RUN = 4.5
 
@@ -54,18 +55,21 @@ def lattice_is_table(table: Table, words: Sequence[Word], *, hinted: bool) -> bo
     return mean < (150 if hinted else 60) or table.rows > 4
 
 
-def is_tabular(made: Aligned, *, hinted: bool, rules: int) -> bool:
+def is_tabular(made: Aligned, *, hinted: bool, rules: int, led: int) -> bool:
     """Judge a table that no lattice proves.
 
     Args:
         made: the table with the number of words in each line of each column.
         hinted: a layout model saw a table here.
         rules: level rules from edge to edge that the table has.
+        led: dot leaders that were taken out of it.
     """
     table = made.table
     texts = [[c for c in table.cells if c.col == col and c.text] for col in range(table.cols)]
     filled = sum(len(column) for column in texts)
-    if filled < 0.3 * len(table.cells) or _is_list(texts) or _has_leaders(table):
+    if filled < 0.3 * len(table.cells) or _is_list(texts) or _has_blanks(table):
+        return False
+    if led >= 0.4 * table.rows and _leads_to_pages(texts):
         return False
     runs = [statistics.mean(run) if run else 0.0 for run in made.run_lengths]
     prose = sum(1 for run in runs if run >= _PROSE_RUN)
@@ -131,6 +135,17 @@ def _is_contents(texts: Sequence[Sequence[TableCell]]) -> bool:
     return numbered > 0 and worded > 0
 
 
-def _has_leaders(table: Table) -> bool:
-    dotted = sum(1 for c in table.cells if _LEADERS.search(c.text))
-    return dotted >= 0.4 * table.rows
+def _leads_to_pages(texts: Sequence[Sequence[TableCell]]) -> bool:
+    """Leaders to one column of whole numbers without separators: a table of contents."""
+    valued = [column for column in texts[1:] if any(is_value(c.text) for c in column)]
+    return len(valued) < 2 and all(
+        c.text.isdecimal() or _ROMAN.match(c.text) or not is_value(c.text)
+        for column in valued
+        for c in column
+    )
+
+
+def _has_blanks(table: Table) -> bool:
+    """Lines to write on: a form."""
+    blank = sum(1 for c in table.cells if _BLANKS.search(c.text))
+    return blank >= 0.4 * table.rows

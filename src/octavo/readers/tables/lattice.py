@@ -110,6 +110,7 @@ class _Grid:
         self.xs = _positions(lattice.upright, _MEET * em)
         self.ys = _positions(lattice.level, _MEET * em)
         self._outer_borders()
+        self._drop_strays()
         #: Boundaries that no line draws: found from the words alone.
         self.soft_x: set[float] = set()
         self.soft_y: set[float] = set()
@@ -126,6 +127,23 @@ class _Grid:
             end = ends[0] if at == 0 else ends[-1]
             if abs(edge - end) > em:
                 ends.insert(0 if at == 0 else len(ends), edge)
+
+    def _drop_strays(self) -> None:
+        """Leave out boundaries whose rules close no side of a cell: strokes of letters, specks."""
+        xs, ys, em = self.xs, self.ys, self.em
+        level, upright = self.lattice.level, self.lattice.upright
+        self.ys = [
+            y
+            for y in ys
+            if y in (ys[0], ys[-1])
+            or any(_closed(level, y, a, b, em) for a, b in itertools.pairwise(xs))
+        ]
+        self.xs = [
+            x
+            for x in xs
+            if x in (xs[0], xs[-1])
+            or any(_closed(upright, x, a, b, em) for a, b in itertools.pairwise(self.ys))
+        ]
 
     def soften(self) -> None:
         """Part ruled columns and rows that hold several columns or rows of words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ _TAIL = re.compile(r"(?:[.…·․‥]{4,}|…{2,})$")
 _FRONT = re.compile(r"^(?:[.…·․‥]{4,}|…{2,})")
 #: So many dots on one line are leaders; fewer may be an omission or a missing number.
 _MANY = 4
+#: Lone dots are the remains of leaders where there are at least so many on the page.
+_FEW_LINES = 3
 
 
 def without_leaders(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
@@ -27,6 +30,7 @@ def without_leaders(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
     marked = {
         id(word) for line in lines_of(dots) if _count(line.words) >= _MANY for word in line.words
     }
+    marked |= _remains(words, dots)
     kept: list[Word] = []
     led: list[Word] = []
     for word in words:
@@ -38,6 +42,20 @@ def without_leaders(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
             led.append(word)
         kept.append(bare)
     return kept, led
+
+
+def _remains(words: Sequence[Word], dots: Sequence[Word]) -> set[int]:
+    """One or two dots just behind letters: what an OCR engine makes of leaders."""
+    few = [word for word in dots if word.text in (".", "..")]
+    if len(few) < _FEW_LINES:
+        return set()
+    out = set()
+    for line in lines_of(words):
+        for before, word in itertools.pairwise(line.words):
+            near = word.box.left - before.box.right < 1.5 * before.font_size
+            if word.text in (".", "..") and near and before.text[-1].isalpha():
+                out.add(id(word))
+    return out
 
 
 def _count(words: Sequence[Word]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from octavo.media.page import Word
 from octavo.readers.tables.columns import Columns, Piece
+from octavo.readers.tables.heads import shared_out
 from octavo.readers.tables.rulings import Level
 from octavo.readers.tables.text import Line, is_value
 
@@ -15,6 +17,8 @@ from octavo.readers.tables.text import Line, is_value
 _INTERLOCKED = 0.62
 #: The same for headings in different columns.
 _LACED = 0.85
+#: White strips between rows are wider than those within by this share of a line's height.
+_STRIP = 0.3
 #: Lines closer than this share of the usual distance between rows are one row.
 _CLOSE = 0.85
 
@@ -75,6 +79,8 @@ def header_rows(
         else:
             below = placed[at + 1] if at + 1 < len(placed) else ()
             wide = _over_next(pieces, below, columns, em)
+            if at + 1 < len(placed) and all(p.first == p.last for p in wide):
+                wide = shared_out(pieces, below, placed[-1], columns, em)
         above = _level_between(lines, levels, at - 1) if at else None
         if drafts and above is None and not _parts_below(drafts[-1], wide):
             drafts[-1].add(wide)
@@ -85,6 +91,7 @@ def header_rows(
         under.append(None)
     _reach_down(drafts, under, columns)
     _mend_wraps(drafts, under, columns)
+    _reach_up(drafts, under, columns)
     return drafts
 
 
@@ -183,6 +190,28 @@ def _reach_down(drafts: list[Draft], under: Sequence[Level | None], columns: Col
             draft.parts[at] = replace(part, row_span=span)
 
 
+def _reach_up(drafts: list[Draft], under: Sequence[Level | None], columns: Columns) -> None:
+    """A heading in the middle of its levels covers the ones above it as those below."""
+    for row in range(1, len(drafts)):
+        for part in list(drafts[row].parts):
+            low, high = columns.extents[part.first]
+            top = row
+            while top and part.row_span > 1 and part.first == part.last:
+                rule = under[top - 1]
+                covered = any(
+                    p.first <= part.first <= p.last and above + p.row_span > top - 1
+                    for above in range(top)
+                    for p in drafts[above].parts
+                )
+                if covered or (rule is not None and rule.covers(low, high) > 0.3):
+                    break
+                top -= 1
+            if top < row:
+                drafts[row].parts.remove(part)
+                drafts[top].parts.append(replace(part, row_span=part.row_span + row - top))
+                drafts[top].parts.sort(key=lambda p: p.first)
+
+
 def _mend_wraps(drafts: list[Draft], under: Sequence[Level | None], columns: Columns) -> None:
     """A heading under no other heading that wraps beside one over several is one cell."""
     for row in range(len(drafts) - 1):
@@ -209,6 +238,10 @@ def body_rows(
 ) -> list[Draft]:
     """Rows of the body: a line opens a row unless it goes on with the one above."""
     usual = _usual_step(placed, lines, cols)
+    if usual is None and not _ruled_off(lines, levels):
+        parted = _by_gaps(placed, lines)
+        if parted:
+            return [_section(draft, cols) for draft in parted]
     numeric = _numeric_columns(placed)
     drafts: list[Draft] = []
     pending = False
@@ -227,6 +260,42 @@ def body_rows(
         # A label that wraps has its numbers beside its last line in some tables.
         pending = {p.first for p in pieces} == {0} and usual is not None
     return [_section(draft, cols) for draft in drafts]
+
+
+def _ruled_off(lines: Sequence[Line], levels: Sequence[Level]) -> bool:
+    """Some rule between the lines runs along most of their width."""
+    left = min(line.words[0].box.left for line in lines)
+    right = max(line.words[-1].box.right for line in lines)
+    between = (_level_between(lines, levels, at) for at in range(len(lines)))
+    return any(level is not None and level.covers(left, right) > 0.5 for level in between)
+
+
+def _by_gaps(placed: Sequence[Sequence[Piece]], lines: Sequence[Line]) -> list[Draft]:
+    """Rows told apart by white strips from edge to edge that are of two clearly different widths.
+
+    Serves cells that stand beside the middle of others: hardly a line has all columns.
+    """
+    if len(lines) < 4:
+        return []
+    size = statistics.median(line.height for line in lines)
+    bottom = lines[0].bottom
+    gaps = []
+    for line in lines[1:]:
+        gaps.append(line.top - bottom)
+        bottom = max(bottom, line.bottom)
+    strips = sorted(gaps)
+    jumps = [(b - a, (a + b) / 2) for a, b in itertools.pairwise(strips)]
+    jump, cut = max(jumps)
+    wide = [gap for gap in gaps if gap > cut]
+    if jump < _STRIP * size or len(wide) < 2 or jump < 0.5 * (max(wide) - min(wide)):
+        return []
+    drafts = [_draft(placed[0])]
+    for gap, pieces in zip(gaps, placed[1:], strict=True):
+        if gap > cut:
+            drafts.append(_draft(pieces))
+        else:
+            drafts[-1].add(pieces)
+    return drafts if all(len(draft.parts) > 1 for draft in drafts) else []
 
 
 def _usual_step(
