@@ -23,14 +23,14 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 from reportlab.pdfgen.canvas import Canvas
+from tests.readers.tables.held_out import held_out
+from tests.readers.tables.table_cases import PAGE, Case, Grid, cases, expanded, score
 
 from benchmarks.documents.drawn.scan import Scanner, render, spoil
 from octavo.media import Pixels, Ruling, Word, open_source
 from octavo.readers.ocr import OcrEngine
 from octavo.readers.tables import find_tables, rulings_from_pixels
 from octavo.types import Box
-from tests.readers.tables.held_out import held_out
-from tests.readers.tables.table_cases import PAGE, Case, Grid, cases, expanded, score
 
 #: Pages for the scanned part: alternately at these resolutions.
 _SCANNERS = (Scanner(dpi=150, blur=0.5, noise=7), Scanner(dpi=200, blur=0.7, noise=9))
@@ -80,7 +80,10 @@ def run(options: argparse.Namespace) -> Mapping[str, object]:
             out[f"{name}, born-digital"] = _shown(f"{name}, born-digital", digital)
             if options.no_scans:
                 continue
-            sheets = [_scan(at, file, case) for at, (file, case) in enumerate(zip(files, pages, strict=True))]
+            sheets = [
+                _scan(at, file, case)
+                for at, (file, case) in enumerate(zip(files, pages, strict=True))
+            ]
             scanned = {"octavo": _measure(_Scans(), pages, sheets)}
             out[f"{name}, scanned"] = _shown(f"{name}, scanned", scanned)
     return {"sets": out}

@@ -81,6 +81,7 @@ def test_word_boxes_are_the_ink_in_page_units(engine: OcrEngine, scale: float) -
     page = draw([(50, 60, SENTENCES[0], size)])
     (line,) = engine.read(page, scale)
     font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
     at = 50.0
     for word, expected in zip(line.words, SENTENCES[0].split(), strict=True):
         left, _, right, _ = font.getbbox(expected)

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
+from octavo.media.page import Ruling, Word
+from octavo.readers.tables import FoundTable, find_tables
+from octavo.types import Box
 from tests.readers.tables.table_cases import (
     GROUPED,
     LABELS,
@@ -24,10 +28,6 @@ from tests.readers.tables.table_cases import (
     score,
     table,
 )
-
-from octavo.media.page import Ruling, Word
-from octavo.readers.tables import FoundTable, find_tables
-from octavo.types import Box
 
 CASES = cases()
 
