@@ -10,6 +10,7 @@ of the tables that the tool found on its page; spaces and the kinds of dash do n
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import io
 import statistics
@@ -181,7 +182,8 @@ class _Scans:
 
 
 def _pdfplumber() -> dict[str, Finder]:
-    import pdfplumber
+    # Untyped, and not needed to install Octavo.
+    pdfplumber: Any = importlib.import_module("pdfplumber")
 
     def finder(strategy: str) -> Finder:
         settings = {"vertical_strategy": strategy, "horizontal_strategy": strategy}
@@ -199,14 +201,14 @@ def _pdfplumber() -> dict[str, Finder]:
 
 def _img2table() -> dict[str, Finder]:
     import cv2
-    from img2table.document import PDF
 
+    document: Any = importlib.import_module("img2table.document")
     if not hasattr(cv2, "ximgproc"):
         # Without it each page would fail, which says nothing about img2table.
         raise ImportError("img2table needs OpenCV with contrib", name="opencv-contrib-python")
 
     def find(sheet: Sheet) -> list[Grid]:
-        tables: Mapping[int, Sequence[Any]] = PDF(str(sheet.pdf)).extract_tables(
+        tables: Mapping[int, Sequence[Any]] = document.PDF(str(sheet.pdf)).extract_tables(
             implicit_rows=True, implicit_columns=True, borderless_tables=True
         )
         return [

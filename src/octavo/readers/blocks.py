@@ -20,6 +20,11 @@ MARKER = re.compile(
     r"\[[\w+\-]{1,12}\])(?:\s+|$)(?P<rest>.*)$",
     re.DOTALL,
 )
+CAPTION = re.compile(
+    r"^(fig(ure|\.)?s?|table|tab\.|tabelle|tableau|abb(ildung|\.)|bild|scheme|chart|plate|exhibit|"
+    r"graph|map|photo|algorithm|listing|box|图|表|圖|그림|표)\s*\.?\s*(S?\d+|[IVX]+\b|[A-Z]\d*\b)",
+    re.IGNORECASE,
+)
 _TERMINAL = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
 _HEADED = ("title", "figure_caption", "table_caption")
 # The end of an entry in a table of contents: leader dots and a page number.
@@ -98,6 +103,8 @@ def body_size(lines: Iterable[Line]) -> float:
 def on_one_row(a: Box, b: Box) -> bool:
     """Beside each other, and not one above the other in tight print."""
     low, small = min(a.width, b.width), min(a.height, b.height)
+    if low < small and -0.6 * small < a.overlap_x(b) < 0.3 * small:
+        return a.overlap_y(b) > 0.25 * small  # a raised mark right behind its word
     return a.overlap_y(b) > 0.5 * small and a.overlap_x(b) < min(0.5 * small, 0.5 * low)
 
 
@@ -160,16 +167,18 @@ def _breaks(
     last = group[-1]
     em = min(last.font_size, line.font_size)
     step = (line.baseline - last.baseline) / max(_size(last, style), _size(line, style))
-    goes_on = not _TERMINAL.search(last.text) and (
-        line.text[0].islower() or (not style.measured and _fills(last, column))
-    )
+    unfinished = not _TERMINAL.search(last.text)
+    lower = unfinished and line.text[0].islower()
+    goes_on = lower or (unfinished and not style.measured and _fills(last, column))
     if step > leading * 1.3 + 0.12 or step > 2.3:
         return True
     ratio = line.font_size / last.font_size
     sure = style.measured or min(line.letters, last.letters) > 15
     slack = 0.12 if style.measured else 0.17 if sure else 0.3
+    if CAPTION.match(group[0].text) and not unfinished:
+        slack = 0.09  # captions are set only a little smaller than the text below them
     resized = not 1 - slack < ratio < 1 + slack and min(line.letters, last.letters) > 3
-    if resized and (style.measured or not goes_on):
+    if resized and (style.measured or not lower):
         return True
     weight = not goes_on and line.bold != last.bold and min(line.letters, last.letters) > 3
     if weight and not (last.bold and _continues_run_in(last, column)):

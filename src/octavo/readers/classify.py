@@ -7,15 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from octavo.readers.blocks import MARKER, Block, Style
+from octavo.readers.blocks import CAPTION, MARKER, Block, Style
 from octavo.readers.regions import best
 from octavo.types import Box, Category
 
-_CAPTION = re.compile(
-    r"^(fig(ure|\.)?s?|table|tab\.|tabelle|tableau|abb(ildung|\.)|bild|scheme|chart|plate|exhibit|"
-    r"graph|map|photo|algorithm|listing|box|图|表|圖|그림|표)\s*\.?\s*(S?\d+|[IVX]+\b|[A-Z]\d*\b)",
-    re.IGNORECASE,
-)
 _NUMBERED = re.compile(
     r"^(?:(?:chapter|section|part|appendix|article)\s+[\dIVXA-Z]+\b|"
     r"(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){0,4}\.?(?=\s)|[IVX]{1,5}\.(?=\s)|[A-Z]\.(?=\s))",
@@ -77,7 +72,7 @@ def _kind(block: Block, after: Block | None, view: PageView) -> Kind:
     text, regions = block.text, view.style.regions
     caption = best(regions, block.box, ["figure_caption", "table_caption"])
     near = _nearest(block, view.figures) < 3.5 * block.font_size
-    if _CAPTION.match(text) and (near or caption > 0.5) and not _cites(text):
+    if CAPTION.match(text) and (near or caption > 0.5) and not _cites(text):
         return Kind(Category.CAPTION, max(0.9, caption))
     if caption > 0.75 and near and len(block.lines) <= 6 and block.font_size <= view.style.body:
         return Kind(Category.CAPTION, caption)
@@ -93,7 +88,7 @@ def _kind(block: Block, after: Block | None, view: PageView) -> Kind:
 
 def _cites(text: str) -> bool:
     """ "Table 2 shows …" opens a sentence; "Table 2. …" and "Table 2 Sizes" open captions."""
-    rest = _CAPTION.sub("", text, count=1).lstrip()
+    rest = CAPTION.sub("", text, count=1).lstrip()
     return bool(re.match(r"(shows?|gives?|lists?|presents?|illustrates?|is|are|and|in|of)\b", rest))
 
 

@@ -46,7 +46,7 @@ def find_pictures(
             continue
         if not _is_prose(box, words, prose):
             seen.append((box, 0.9))
-    if not any(r.label == "figure" for r in regions):
+    if not layer.words or not any(r.label == "figure" for r in regions):
         seen += [(box, 0.5) for box in _drawings(layer, words, page, body)]
     merged = _merge(seen)
     merged.sort(key=lambda pair: -pair[0].area)
@@ -108,7 +108,12 @@ def _drawings(layer: TextLayer, words: Sequence[Word], page: Box, body: float) -
         inner = box.expand(-body)
         members = sum(part.covered_by(box) > 0.9 for part in parts)
         letters = sum(len(w.text) for w in words if inner.contains_center(w.box))
-        if members >= 4 and min(inner.width, inner.height) > 5 * body and letters < 200:
+        # In a scan all strokes of a drawing that touch are one shape.
+        if (
+            (members >= 4 or not layer.words)
+            and min(inner.width, inner.height) > 5 * body
+            and letters < 200
+        ):
             out.append(_clip(inner, page))
     return out
 

@@ -17,7 +17,7 @@ _MIN_SIDE = 3.0
 #: A blob at least this much longer than high is a line whose edges can be followed.
 _LONG = 5.0
 #: A rectangle is drawn tighter where the bulk of its blob is this part of its height or less.
-_SLACK = 0.8
+_SLACK = 0.9
 #: Columns of a blob that may stand out of its line, on either side.
 _STRAY = 0.1
 #: Two lines in one box: how much higher it is than others, how long, and how empty between.

@@ -115,8 +115,8 @@ def add_bullets(lines: Sequence[Line], ink: _Mask, scale: float) -> list[Line]:
 
 def _is_dot(stats: npt.NDArray[np.int32], em: float, shape: tuple[int, ...]) -> bool:
     x, y, width, height, area = (float(v) for v in stats)
-    inside = x > 0 and x + width < shape[1] and y > 0 and y + height < shape[0]
-    middle = 0.3 < (y + height / 2) / shape[0] < 0.75
+    inside = x > 0 and x + width < shape[1]
+    middle = 0.12 < (y + height / 2) / shape[0] < 0.72
     compact = 0.6 < width / height < 1.7 and area > 0.55 * width * height
     return inside and middle and compact and 0.12 * em < width < 0.6 * em
 

@@ -44,7 +44,7 @@ class Sheet:
         """Draw one line with its left end at ``x`` and its baseline at ``y``."""
         font = self.font(bold)
         self.texts.append((x, y, text, font, size))
-        space = stringWidth(" ", font, size)
+        space: float = stringWidth(" ", font, size)
         for token in text.split(" "):
             width = stringWidth(token, font, size)
             if token:
@@ -194,6 +194,11 @@ def table(
     return grid, Box(xs[0], ys[0], xs[-1], ys[-1])
 
 
+def cells_of(*texts: str) -> list[Spec]:
+    """A row of plain cells."""
+    return list(texts)
+
+
 def _cell(spec: Spec) -> Cell:
     return spec if isinstance(spec, Cell) else Cell(spec or "")
 
@@ -335,7 +340,10 @@ LABELS: list[list[Spec]] = [
 ]
 TIGHT: list[list[Spec]] = [
     ["Run", "a", "b", "c", "d", "e", "f"],
-    *[[f"run {i}", *[f"{(i * 7 + j * 13) % 90 + 10}.{i}{j}" for j in range(6)]] for i in range(7)],
+    *[
+        cells_of(f"run {i}", *[f"{(i * 7 + j * 13) % 90 + 10}.{i}{j}" for j in range(6)])
+        for i in range(7)
+    ],
 ]
 
 

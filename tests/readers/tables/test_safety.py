@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.media.page import Ruling, Word
-from octavo.readers.tables import FoundTable, find_tables
+from octavo.readers.tables import FoundTable, aligned, find_tables
 from octavo.types import Box
 from tests.readers.tables.held_out import held_out
-from tests.readers.tables.table_cases import LABELS, PAGE, Case, Sheet, cases, table
+from tests.readers.tables.table_cases import LABELS, PAGE, Case, Sheet, Spec, cases, table
 
 
 def letters(texts: list[str]) -> Counter[str]:
@@ -82,9 +85,41 @@ def test_no_word_is_lost_on_a_page_of_chance(
     assert not lost(found, words)
 
 
+def test_a_table_that_lost_a_word_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = aligned.structure
+
+    def forgetful(*args: Any) -> aligned.Aligned | None:
+        made = whole(*args)
+        if made is None:
+            return None
+        cells = tuple(replace(c, text="") if c.text == "Kenya" else c for c in made.table.cells)
+        return replace(made, table=replace(made.table, cells=cells))
+
+    case = next(c for c in cases() if c.name == "booktabs, words only")
+    assert find_tables(case.sheet.words, case.sheet.rulings, page=PAGE)
+    monkeypatch.setattr(aligned, "structure", forgetful)
+    assert not find_tables(case.sheet.words, case.sheet.rulings, page=PAGE)
+
+
+def test_a_running_line_across_a_table_does_not_cost_its_words() -> None:
+    """Large letters over the edge of a table, where boxes of tables and words cross."""
+    random = Random(7)
+    for case in [*cases(), *held_out()] * 3:
+        words = list(case.sheet.words)
+        for at in range(6):
+            x, y, size = (
+                random.uniform(60, 540),
+                random.uniform(60, 400),
+                random.choice((6, 16, 40)),
+            )
+            box = Box(x, y, x + 5 * size, y + size)
+            words.append(Word(f"stray{at}", box, y + 0.8 * size, size))
+        assert not lost(find_tables(words, case.sheet.rulings, page=PAGE), words)
+
+
 def test_headings_printed_upwards_go_to_their_columns() -> None:
     sheet = Sheet()
-    rows = [["Town", "", ""], *[list(row) for row in LABELS[1:]]]
+    rows: list[list[Spec]] = [["Town", "", ""], *LABELS[1:]]
     table(sheet, 90, 100, (80, 80, 80), rows, style="ruled", leading=40)
     for x, text in ((200, "Capital"), (280, "Language")):
         sheet.words.append(Word(text, Box(x, 104, x + 10, 138), 138, 10.0, angle=90.0))

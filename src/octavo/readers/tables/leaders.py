@@ -59,7 +59,7 @@ def _remains(words: Sequence[Word], dots: Sequence[Word]) -> set[int]:
 
 
 def _count(words: Sequence[Word]) -> int:
-    return sum(3 if char in "…" else 1 for word in words for char in word.text)
+    return sum(3 if char == "…" else 1 for word in words for char in word.text)
 
 
 def _bare(word: Word) -> Word:
