@@ -94,7 +94,7 @@ def detection_ratio(letter: float | None, area: int) -> float:
     """By how much to shrink or enlarge a picture of ``area`` pixels for the detector."""
     ratio = 1.0 if letter is None else TARGET_LETTER / letter
     ratio = min(max(ratio, _MIN_RATIO), _MAX_RATIO)
-    return min(ratio, (_MAX_PIXELS / area) ** 0.5)
+    return min(ratio, float((_MAX_PIXELS / area) ** 0.5))
 
 
 def _multiple(side: float) -> int:

@@ -44,7 +44,7 @@ def split_reading(reading: Reading, scale: float) -> list[list[Word]]:
     if not spans:
         return []
     ink = _ink(reading.crop)
-    columns = ink.any(axis=0)
+    columns: npt.NDArray[np.bool_] = np.asarray(ink.any(axis=0))
     left, right = _extent(columns)
     face = _measure(ink, reading.text, left, right)
     # The crop is narrower than the line was: a size along the line.
@@ -80,7 +80,8 @@ def _ink(crop: Gray) -> npt.NDArray[np.bool_]:
     _, ink = cv2.threshold(crop, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     if np.count_nonzero(ink) * 2 > ink.size:
         ink = 1 - ink
-    return ink.astype(np.bool_)
+    dark: npt.NDArray[np.bool_] = ink.astype(np.bool_)
+    return dark
 
 
 def _missed_spaces(
@@ -100,7 +101,7 @@ def _missed_spaces(
     if spaces:
         least = max(least, _ALIKE * float(np.median(spaces)))
     cuts = {i + 1 for i, gap in gaps.items() if gap >= least and _may_part(text[i], text[i + 1])}
-    out = []
+    out: list[tuple[int, int]] = []
     for start, end in spans:
         inner = [cut for cut in range(start + 1, end) if cut in cuts]
         out.extend(itertools.pairwise([start, *inner, end]))

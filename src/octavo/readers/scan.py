@@ -12,7 +12,7 @@ from octavo.readers.lines import Line
 from octavo.readers.ocr import OcrEngine, OcrLine
 from octavo.readers.orientation import find_rotation
 from octavo.readers.skew import find_skew
-from octavo.readers.strokes import add_bullets, drawings, ink_of, weigh
+from octavo.readers.strokes import add_bullets, drawings, ink_of, measure, weigh
 from octavo.readers.tables import rulings_from_pixels
 from octavo.types import Box
 
@@ -73,7 +73,8 @@ class ScanReader:
             lines = self._engine.read(pixels, scale)
         rulings = rulings_from_pixels(pixels, scale)
         ink = ink_of(pixels)
-        found = weigh([Line(line.words) for line in lines if line.words], ink, scale)
+        found = measure([Line(line.words) for line in lines if line.words], ink, scale)
+        found = weigh(found, ink, scale)
         shapes = drawings(found, ink, scale)
         return Scan(tuple(add_bullets(found, ink, scale)), rulings, shapes, rotation, skew)
 

@@ -7,20 +7,18 @@ and pixels of a scan go through the same code.
 from __future__ import annotations
 
 import bisect
-import itertools
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from octavo.media.page import Word
+from octavo.readers.lines import make_line
 from octavo.types import Box, union_all
 
 #: A wider gap between two words of a line, in ems, parts them into two chunks. A space is 0.25
 #: to 0.33 em wide; justified lines stretch it to 0.5.
 CHUNK_GAP = 0.6
-#: A narrower gap, in ems, is no space at all (a superscript, a change of font).
-GLUE_GAP = 0.1
 #: Baselines that differ by less than this share of the font size are one.
 SAME_BASELINE = 0.4
 #: A superscript belongs to the line that holds more than this share of its height.
@@ -37,7 +35,6 @@ _NUMBER = re.compile(
 _BLANK = frozenset(
     {"-", "–", "—", "−", "--", "---", "n/a", "N/A", "na", "NA", "ns", "…", "...", "x"}
 )
-_RTL = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -159,7 +156,7 @@ def cell_text(words: Sequence[Word]) -> str:
     """The text of a cell: lines in order, single spaces, hyphenated wraps mended."""
     parts: list[str] = []
     for line in lines_of(words):
-        text = _line_text(line.words)
+        text = make_line(line.words).text
         if parts and _hyphenated(parts[-1], text):
             parts[-1] = parts[-1][:-1] + text
         elif parts and _CJK.match(parts[-1][-1]) and _CJK.match(text[0]):
@@ -171,22 +168,6 @@ def cell_text(words: Sequence[Word]) -> str:
 
 def _hyphenated(above: str, below: str) -> bool:
     return len(above) > 2 and above[-1] in "-‐\u00ad" and above[-2].isalpha() and below[0].islower()
-
-
-def _line_text(words: Sequence[Word]) -> str:
-    order = list(words)
-    rtl = sum(1 for w in order if _RTL.search(w.text))
-    if rtl * 2 > len(order):
-        order.reverse()
-    text = order[0].text
-    for before, word in itertools.pairwise(order):
-        gap = max(word.box.left - before.box.right, before.box.left - word.box.right)
-        size = max(before.font_size, word.font_size)
-        glued = gap < GLUE_GAP * size or (
-            gap < 2 * GLUE_GAP * size and _CJK.match(before.text[-1]) and _CJK.match(word.text[0])
-        )
-        text += word.text if glued else " " + word.text
-    return text
 
 
 def is_numeric(text: str) -> bool:
