@@ -20,6 +20,8 @@ SUITES: dict[str, dict[str, str]] = {
         "accuracy": "benchmarks.documents.accuracy",
         "speed": "benchmarks.documents.speed",
         "memory": "benchmarks.documents.memory",
+        "ocr": "benchmarks.ocr_speed",
+        "tables": "benchmarks.table_structure",
     },
 }
 

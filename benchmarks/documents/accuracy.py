@@ -43,7 +43,7 @@ class Score:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("accuracy")
-    group.add_argument("--corpus", help="folder of the corpus; else OCTAVO_CORPUS, else skipped")
+    group.add_argument("--corpus", help="folder of the corpus; else BENCH_CORPUS, else skipped")
     group.add_argument("--tools", help=f"comma separated, of {', '.join(rivals.TOOLS)}")
     group.add_argument("--rivals-python", help="interpreter that has the rivals")
     group.add_argument("--doc", help="only documents whose name contains this")

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("memory")
     group.add_argument("--memory-tools", default=",".join(TOOLS), help="comma separated")
     for name, words in (
-        ("--corpus", "folder of the corpus; else OCTAVO_CORPUS, else a drawn book"),
+        ("--corpus", "folder of the corpus; else BENCH_CORPUS, else a drawn book"),
         ("--rivals-python", "interpreter that has the rivals"),
     ):
         if name not in parser._option_string_actions:

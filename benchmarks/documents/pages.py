@@ -26,8 +26,8 @@ class Missing(LookupError):
 
 
 def corpus_folder(given: str | None) -> Path | None:
-    """The folder named on the command line or by ``OCTAVO_CORPUS``."""
-    name = given or os.environ.get("OCTAVO_CORPUS")
+    """The folder named on the command line or by ``BENCH_CORPUS``."""
+    name = given or os.environ.get("BENCH_CORPUS")
     return Path(name) if name else None
 
 
@@ -58,7 +58,7 @@ class Pages:
         if kind == "examples":
             return EXAMPLES / name
         if self._corpus is None:
-            raise Missing(f"{doc}: no corpus (--corpus DIR or OCTAVO_CORPUS)")
+            raise Missing(f"{doc}: no corpus (--corpus DIR or BENCH_CORPUS)")
         path = self._corpus / name
         if not path.exists():
             raise Missing(f"{doc}: not in {self._corpus}")

@@ -1,7 +1,7 @@
 """Octavo and its rivals behind one call, each in a process of its own.
 
 A rival that is not installed here runs with another interpreter, named by
-``OCTAVO_BENCH_PYTHON`` or ``--rivals-python``; ``pip install octavo[bench]`` in a fresh
+``BENCH_PYTHON`` or ``--rivals-python``; ``pip install octavo[bench]`` in a fresh
 environment makes one.
 """
 
@@ -131,7 +131,7 @@ class Tool(AbstractContextManager["Tool"]):
 
 def interpreter(name: str, python: str | None = None) -> str:
     """The Python that runs a rival: the one named, or this one where it has the package."""
-    named = python or os.environ.get("OCTAVO_BENCH_PYTHON")
+    named = python or os.environ.get("BENCH_PYTHON")
     if named:
         return named
     if importlib.util.find_spec(worker.TOOLS[name][0]):

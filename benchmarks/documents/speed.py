@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rounds", type=int, default=ROUNDS)
     group.add_argument("--set", dest="sets", action="append", choices=sorted(SETS))
     for name, words in (
-        ("--corpus", "folder of the corpus; else OCTAVO_CORPUS, else skipped"),
+        ("--corpus", "folder of the corpus; else BENCH_CORPUS, else skipped"),
         ("--tools", "comma separated; those that do not belong to a set are left out of it"),
         ("--rivals-python", "interpreter that has the rivals"),
     ):

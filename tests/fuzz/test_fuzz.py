@@ -1,6 +1,6 @@
 """Damaged and hostile files through the real worker: each ends in a report or a clear error.
 
-``OCTAVO_FUZZ=500`` sets the number of files; every file depends on its place in the order alone.
+``FUZZ_CASES=500`` sets the number of files; every file depends on its place in the order alone.
 A file that is not survived stays in pytest's temporary folder, under the name in the message.
 """
 
@@ -31,7 +31,7 @@ from octavo.pipeline.events import Event, Outcome, PageDone
 from octavo.types import Failure
 
 QUICK = 64
-COUNT = int(os.environ.get("OCTAVO_FUZZ", str(QUICK)))
+COUNT = int(os.environ.get("FUZZ_CASES", str(QUICK)))
 
 #: Low, so that a page is quick to draw; the paths are those of every other resolution.
 CONFIG = PipelineConfig.build(

@@ -117,10 +117,12 @@ def _heading(block: Block, after: Block | None, view: PageView) -> float:
     numbered = bool(_NUMBERED.match(text))
     letters = [c for c in text if c.isalpha()]
     capitals = sum(c.isupper() for c in letters) > 0.9 * len(letters) and len(letters) > 3
+    if capitals and not view.style.measured:
+        ratio *= 1.2  # OCR measures boxes, and a line of capitals has a low one
     model = best(view.style.regions, block.box, ["title"])
     inside_text = best(view.style.regions, block.box, ["text"], 0.8)
     fill = block.lines[0].box.width / max(block.column.width, 1.0)
-    points = (0.65 if single else 0.2) * bool(_SECTION.match(text))
+    points = (0.95 if single else 0.2) * bool(_SECTION.match(text))
     if view.style.measured:
         points += min(max((ratio - 1.04) * 8, 0.0), 1.6)
         points += (1.0 if single and fill < 0.8 else 0.75) * block.bold

@@ -102,7 +102,7 @@ def _drawings(layer: TextLayer, words: Sequence[Word], page: Box, body: float) -
         for box in layer.shapes
         if box.area < 0.5 * page.area and max(box.width, box.height) > 0.3 * body
     ]
-    groups = _merge([(box.expand(body), 0.5) for box in parts[:1500]])
+    groups = _merge([(box.expand(body), 0.5) for box in parts[:1500]], share=0.0)
     out = []
     for box, _ in groups:
         inner = box.expand(-body)
@@ -118,8 +118,8 @@ def _drawings(layer: TextLayer, words: Sequence[Word], page: Box, body: float) -
     return out
 
 
-def _merge(seen: list[tuple[Box, float]]) -> list[tuple[Box, float]]:
-    """Union boxes that share more than a quarter of the smaller one, until none do."""
+def _merge(seen: list[tuple[Box, float]], share: float = 0.25) -> list[tuple[Box, float]]:
+    """Union boxes that have more than ``share`` of the smaller one in common, until none do."""
     out: list[tuple[Box, float]] = []
     for box, score in sorted(seen, key=lambda pair: -pair[0].area):
         current, best = box, score
@@ -128,7 +128,7 @@ def _merge(seen: list[tuple[Box, float]]) -> list[tuple[Box, float]]:
                 (
                     o
                     for o in out
-                    if current.intersection(o[0]) > 0.25 * max(min(current.area, o[0].area), 1e-6)
+                    if current.intersection(o[0]) > share * max(min(current.area, o[0].area), 1e-6)
                 ),
                 None,
             )
