@@ -17,14 +17,14 @@ from octavo.readers.ocr_quads import Quad
 LINE_PX = 48
 STEP_PX = 8
 _MIN_PX = 48
-#: Lines are made this much narrower than they are: time goes with the width, and reading does
-#: not suffer, small print less so (docs/decisions/0002-ocr-engine.md).
-SQUEEZE, SQUEEZE_SMALL = 0.75, 0.9
-#: Lines lower than this, pixels of the page and margin included, are small print.
-SMALL_PX = 40.0
-#: A line is read again this much wider when it holds more letters than this to a time step, or
-#: when the mean chance of its letters is below this.
-WIDER, CROWDED, DOUBT = 1.35, 0.68, 0.93
+#: Lines are made this much narrower than they are: time goes with the width, and clean print
+#: does not suffer; worn print does, and gets more (docs/decisions/0002-ocr-engine.md).
+SQUEEZE, SQUEEZE_WORN = 0.7, 0.9
+#: A page is worn when more than this share of the lines that are tried first is doubtful.
+_TRIED, _MOST_DOUBTS = 8, 0.2
+#: A line is read again at this width when it holds more letters than this to a time step, or when
+#: the mean chance of its letters is below this.
+SQUEEZE_AGAIN, CROWDED, DOUBT = 1.2, 0.68, 0.93
 #: Lines enlarged more than this are drawn smoothly.
 _ENLARGED = 1.2
 #: A line that is this much taller than wide runs upwards or downwards.
@@ -71,24 +71,37 @@ class Recognizer:
     def read(self, pixels: Pixels, quads: Iterable[Quad], *, turn: bool = True) -> list[Reading]:
         """One reading for each quad, in their order; tall quads are turned unless told not to."""
         quads = list(quads)
+        squeeze, tried = self._try_few(pixels, quads, turn)
+
+        def one(i: int) -> Reading:
+            first = tried.get(i) or self._read_at(pixels, quads[i], turn, squeeze)
+            if not first.text or not _doubtful(first):
+                return first
+            again = self._read_at(pixels, quads[i], turn, SQUEEZE_AGAIN)
+            return again if _mean(again.chances) >= _mean(first.chances) else first
+
         # The longest first, so that no thread is left alone with a long line at the end.
         order = sorted(range(len(quads)), key=lambda i: -quads[i].width / max(quads[i].height, 1))
-        done = dict(
-            zip(
-                order,
-                self._pool.map(lambda i: self._read(pixels, quads[i], turn), order),
-                strict=True,
-            )
-        )
+        done = dict(zip(order, self._pool.map(one, order), strict=True))
         return [done[i] for i in range(len(quads))]
 
-    def _read(self, pixels: Pixels, quad: Quad, turn: bool) -> Reading:
-        squeeze = SQUEEZE_SMALL if quad.height < SMALL_PX else SQUEEZE
-        reading = self._read_at(pixels, quad, turn, squeeze)
-        if not reading.text or not _doubtful(reading):
-            return reading
-        again = self._read_at(pixels, quad, turn, squeeze * WIDER)
-        return again if _mean(again.chances) >= _mean(reading.chances) else reading
+    def _try_few(
+        self, pixels: Pixels, quads: list[Quad], turn: bool
+    ) -> tuple[float, dict[int, Reading]]:
+        """How far the lines of a page may be narrowed, and the readings that told.
+
+        Clean print loses nothing when it is narrow, and is read in less time; of worn print too
+        much would have to be read again.
+        """
+        if len(quads) < 2 * _TRIED:
+            return SQUEEZE_WORN, {}
+        few = range(0, len(quads), len(quads) // _TRIED)
+        readings = self._pool.map(lambda i: self._read_at(pixels, quads[i], turn, SQUEEZE), few)
+        tried = dict(zip(few, readings, strict=True))
+        doubts = sum(_doubtful(reading) for reading in tried.values())
+        if doubts > _MOST_DOUBTS * len(tried):
+            return SQUEEZE_WORN, {}
+        return SQUEEZE, tried
 
     def _read_at(self, pixels: Pixels, quad: Quad, turn: bool, squeeze: float) -> Reading:
         import cv2

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
-from octavo.media.page import Page, Ruling, Word
+from octavo.media.page import Page, Pixels, Ruling, Word
 from octavo.media.turn import turn
 from octavo.readers.lines import Line
-from octavo.readers.ocr import OcrEngine, OcrLine
+from octavo.readers.ocr import OcrEngine
+from octavo.readers.ocr_detect import letter_height
 from octavo.readers.orientation import find_rotation
 from octavo.readers.skew import find_skew
 from octavo.readers.strokes import add_bullets, drawings, ink_of, measure, weigh
 from octavo.readers.tables import rulings_from_pixels
 from octavo.types import Box
 
-#: Letters lower than this are read again from a larger drawing of the page.
-_SMALL_PRINT_PX = 17.0
+#: Where the letter x is lower than this a larger drawing of the page is read.
+_SMALL_PRINT_PX = 10.0
 _LARGEST_ZOOM = 1.7
 _LEAST_SKEW = 0.25  # degrees; less does not bend a line by a letter's height
 
@@ -65,12 +65,11 @@ class ScanReader:
         skew = find_skew(pixels)
         skew = round(skew, 2) if abs(skew) >= _LEAST_SKEW else 0.0
         pixels = turn(pixels, 0, skew)
-        lines = self._engine.read(pixels, scale)
-        larger = self._zoom(page, lines, scale)
+        larger = self._zoom(page, pixels, scale)
         if larger > 1.15 * scale:
             scale = larger
             pixels = turn(page.render(scale), rotation, skew)
-            lines = self._engine.read(pixels, scale)
+        lines = self._engine.read(pixels, scale)
         rulings = rulings_from_pixels(pixels, scale)
         ink = ink_of(pixels)
         found = measure([Line(line.words) for line in lines if line.words], ink, scale)
@@ -78,15 +77,12 @@ class ScanReader:
         shapes = drawings(found, ink, scale)
         return Scan(tuple(add_bullets(found, ink, scale)), rulings, shapes, rotation, skew)
 
-    def _zoom(self, page: Page, lines: list[OcrLine], scale: float) -> float:
+    def _zoom(self, page: Page, pixels: Pixels, scale: float) -> float:
         """The scale at which small print is large enough, or the same one."""
-        sizes = [word.font_size for line in lines for word in line.words]
-        if len(sizes) < 40:
+        height = letter_height(pixels)
+        if height is None or height >= _SMALL_PRINT_PX:
             return scale
-        height = median(sizes) * scale
-        if height >= _SMALL_PRINT_PX:
-            return scale
-        factor = min(_SMALL_PRINT_PX * 1.2 / height, _LARGEST_ZOOM)
+        factor = min(1.25 * _SMALL_PRINT_PX / height, _LARGEST_ZOOM)
         return page.natural_scale(self._dpi * factor, self._cap)
 
     def read_boxes(self, page: Page, boxes: Sequence[Box]) -> list[tuple[str, float]]:
