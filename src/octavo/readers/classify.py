@@ -79,7 +79,7 @@ def _kind(block: Block, after: Block | None, view: PageView) -> Kind:
     if _is_formula(block, view):
         return Kind(Category.FORMULA, max(0.6, best(regions, block.box, ["equation"])))
     heading = _heading(block, after, view)
-    if heading >= 1.0:
+    if heading > 0.99:
         return Kind(Category.SECTION_HEADER, min(0.5 + heading / 6, 0.99), _number_depth(text))
     if _is_footnote(block, view):
         return Kind(Category.FOOTNOTE, 0.8)
