@@ -37,7 +37,7 @@ SCANNED: tuple[tuple[str, int], ...] = (
     ("corpus/images/double-column-A.jpg", 1),
     ("corpus/images/table_1.jpg", 1),
     ("corpus/pdf/loremipsum-flat.pdf", 1),
-    ("corpus/pdf/a1977-backus-p21.pdf", 1),
+    ("drawn/booktabs_scan.pdf", 1),
     ("drawn/newspaper_scan.pdf", 1),
     ("drawn/typed_letter.pdf", 1),
     ("drawn/turned_scan.pdf", 1),
