@@ -8,27 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from octavo.readers.blocks import CAPTION, MARKER, Block, Style
+from octavo.readers.headings import FAMILIAR, NUMBERED, WORD, heading_points, number_depth
 from octavo.readers.regions import best
 from octavo.types import Box, Category
 
-_NUMBERED = re.compile(
-    r"^(?:(?:chapter|section|part|appendix|article)\s+[\dIVXA-Z]+\b|"
-    r"(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){0,4}\.?(?=\s)|[IVX]{1,5}\.(?=\s)|[A-Z]\.(?=\s))",
-    re.IGNORECASE,
-)
-_SECTION = re.compile(r"^(?:[A-Z]\.)?\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[^\W\d_a-z]")
-_DEPTH = re.compile(r"^(?:[A-Z]\.)?(\d{1,2}(?:\.\d{1,2})*)")
 _NOTE = re.compile(
     r"^(?:[*†‡§¶‖#]+|\(?\d{1,3}\)?[.)]?|\[\d{1,3}\]|[a-z][.)]?)(?=\s|[A-Z\"“(])|^[⁰¹²³⁴-⁹]|^[①-⑳]"
 )
-_FAMILIAR = re.compile(
-    r"^(?:[\dIVX.]+\s+)?(abstract|summary|introduction|background|methods?|results|discussion|"
-    r"conclusions?|references|bibliography|acknowledge?ments?|appendix|contents|table of contents|"
-    r"related work|preface|foreword|index|glossary|zusammenfassung|einleitung|résumé)\W*$",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_UNFINISHED = re.compile(r"(?:[,;:–-]|\b(?:and|or|the|of|a|an|in|to|for|with|by))$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +64,9 @@ def _kind(block: Block, after: Block | None, view: PageView) -> Kind:
         return Kind(Category.CAPTION, caption)
     if _is_formula(block, view):
         return Kind(Category.FORMULA, max(0.6, best(regions, block.box, ["equation"])))
-    heading = _heading(block, after, view)
+    heading = heading_points(block, after, view.style)
     if heading > 0.99:
-        return Kind(Category.SECTION_HEADER, min(0.5 + heading / 6, 0.99), _number_depth(text))
+        return Kind(Category.SECTION_HEADER, min(0.5 + heading / 6, 0.99), number_depth(text))
     if _is_footnote(block, view):
         return Kind(Category.FOOTNOTE, 0.8)
     return Kind(Category.TEXT, min(0.95, block.confidence))
@@ -96,75 +82,6 @@ def _nearest(block: Block, figures: Sequence[Box]) -> float:
     box = block.box
     gaps = [max(-box.overlap_y(f), 0.0) + max(-box.overlap_x(f), 0.0) for f in figures]
     return min(gaps, default=float("inf"))
-
-
-def _number_depth(text: str) -> int | None:
-    match = _DEPTH.match(text)
-    return match.group(1).strip(".").count(".") + 1 if match else None
-
-
-def _heading(block: Block, after: Block | None, view: PageView) -> float:
-    """Evidence that a block is a heading; 1 is enough."""
-    text, body = block.text, view.style.body
-    words = _WORD.findall(text)
-    marked = MARKER.match(text)
-    if marked and marked["marker"][0] in "•‣◦▪■□●○◆◇–—*·-\uf0b7":
-        return 0.0
-    if not words or len(block.lines) > 4 or block.letters > 220:
-        return 0.0
-    ratio = block.font_size / body
-    single = len(block.lines) == 1
-    numbered = bool(_NUMBERED.match(text))
-    letters = [c for c in text if c.isalpha()]
-    capitals = sum(c.isupper() for c in letters) > 0.9 * len(letters) and len(letters) > 3
-    if capitals and not view.style.measured:
-        ratio *= 1.2  # OCR measures boxes, and a line of capitals has a low one
-    model = best(view.style.regions, block.box, ["title"])
-    inside_text = best(view.style.regions, block.box, ["text"], 0.8)
-    fill = block.lines[0].box.width / max(block.column.width, 1.0)
-    points = (0.95 if single else 0.2) * bool(_SECTION.match(text))
-    if view.style.measured:
-        points += min(max((ratio - 1.04) * 8, 0.0), 1.6)
-        points += (1.0 if single and fill < 0.8 else 0.75) * block.bold
-        points -= 2.0 * (ratio < 0.86 or (ratio < 0.95 and not block.bold and not model))
-    else:
-        points += min(max((ratio - 1.12) * 4, 0.0), 1.2) + 0.6 * block.bold
-        points -= 1.0 * (ratio < 0.85)
-    points += 0.6 * bool(_FAMILIAR.match(text))
-    points += 0.6 * capitals + 0.35 * (numbered and not text.endswith("."))
-    points += 0.2 * (block.italic and single)
-    points += 0.9 * (model > 0.5) - 0.3 * (inside_text > 0.85 and not block.bold and not model)
-    points += 0.2 * _centred(block)
-    if after is not None and block.font_size > 1.1 * after.font_size:
-        points += 0.3
-    if text[0].islower():
-        points -= 0.8
-    if re.search(r"[.;,]$", text) and not re.search(r"\b[A-Z]\.$|\betc\.$", text):
-        points -= 0.9 if not numbered or not single else 0.4
-    if text.endswith(":") and ratio < 1.1:
-        points -= 0.4
-    if _UNFINISHED.search(text):
-        points -= 0.5
-    if single and fill > 0.93 and ratio < 1.1:
-        points -= 0.4
-    if len(block.lines) > 2 and ratio < 1.15:
-        points -= 0.5
-    if (after is None or after.text[0].islower()) and ratio < 1.15:
-        points -= 0.5
-    if text.count(",") >= 2 and ratio < 1.3:
-        points -= 0.6  # names, places, keywords
-    digits = sum(c.isdigit() for c in text)
-    if digits > 0.4 * len(text.replace(" ", "")):
-        points -= 0.8
-    return points
-
-
-def _centred(block: Block) -> bool:
-    box, column = block.box, block.column
-    return (
-        abs(box.center[0] - column.center[0]) < 0.03 * column.width
-        and box.width < 0.8 * column.width
-    )
 
 
 def _is_footnote(block: Block, view: PageView) -> bool:
@@ -190,7 +107,7 @@ def _is_formula(block: Block, view: PageView) -> bool:
     text = block.text
     model = best(view.style.regions, block.box, ["equation"], 0.6)
     dense = text.replace(" ", "")
-    words = [w for w in _WORD.findall(text) if len(w) > 2]
+    words = [w for w in WORD.findall(text) if len(w) > 2]
     if not dense or sum(len(w) for w in words) > 0.5 * len(dense):
         return False
     symbols = sum(
@@ -224,11 +141,11 @@ def _one_title(blocks: Sequence[Block], kinds: list[Kind], view: PageView) -> li
 def _names(blocks: Sequence[Block], kinds: list[Kind], title: int) -> None:
     """Lines of capitalized words right under a title are its authors, not headings."""
     for i in range(title + 1, len(blocks)):
-        words = _WORD.findall(blocks[i].text)
+        words = WORD.findall(blocks[i].text)
         names = sum(w[0].isupper() or w in ("and", "von", "de", "van", "und") for w in words)
-        if kinds[i].category is not Category.SECTION_HEADER or _FAMILIAR.match(blocks[i].text):
+        if kinds[i].category is not Category.SECTION_HEADER or FAMILIAR.match(blocks[i].text):
             return
-        if _NUMBERED.match(blocks[i].text) or names < len(words) or len(words) < 2:
+        if NUMBERED.match(blocks[i].text) or names < len(words) or len(words) < 2:
             return
         if blocks[i].text.isupper() or blocks[i].bold:
             return

@@ -10,19 +10,20 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from octavo.errors import OctavoError
-from octavo.media.page import Page, Pixels, TextLayer, Word
-from octavo.media.turn import turn, turn_box, turned_size
+from octavo.media.page import Page, TextLayer, Word
+from octavo.media.turn import turn, turned_size
 from octavo.readers.blocks import body_size
 from octavo.readers.compose import Parts, Picture, compose
 from octavo.readers.figures import find_pictures
 from octavo.readers.lines import Line, build_lines
-from octavo.readers.regions import LONG_EDGE_PX, LayoutModel, Region
+from octavo.readers.regions import LONG_EDGE_PX, LayoutModel
 from octavo.readers.repair import mend_words
-from octavo.readers.scan import Scan, ScanReader
+from octavo.readers.scan import ScanReader
+from octavo.readers.sheet import Sheet, main_turn, turn_sheet
 from octavo.readers.soundness import (
     Judgement,
     Verdict,
@@ -60,28 +61,6 @@ class ReaderSettings:
     layout_model: bool = True
 
 
-@dataclass(slots=True)
-class _Sheet:
-    """A page on its way: what has been found so far."""
-
-    page: Page
-    layer: TextLayer
-    look: Pixels
-    scale: float
-    timings: dict[str, float]
-    width: float = 0.0
-    height: float = 0.0
-    rotation: int = 0
-    skew: float = 0.0
-    source: TextSource = TextSource.TEXT_LAYER
-    reason: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
-    words: list[Word] = field(default_factory=list)
-    lines: list[Line] | None = None
-    regions: list[Region] = field(default_factory=list)
-    scan: Scan | None = None
-
-
 class EmbeddedReader:
     """Reads pages in order; the engines load at first use and serve until ``close``."""
 
@@ -107,7 +86,7 @@ class EmbeddedReader:
             ThreadPoolExecutor(1, "octavo-draw") as draw,
             ThreadPoolExecutor(1, "octavo-see") as see,
         ):
-            queue: deque[tuple[Page, Future[_Sheet]]] = deque()
+            queue: deque[tuple[Page, Future[Sheet]]] = deque()
             try:
                 for page in pages:
                     drawn = draw.submit(self._draw, page)
@@ -120,7 +99,7 @@ class EmbeddedReader:
                 for _, future in queue:
                     future.cancel()
 
-    def _finish(self, page: Page, future: Future[_Sheet]) -> PageResult:
+    def _finish(self, page: Page, future: Future[Sheet]) -> PageResult:
         try:
             return self._compose(future.result())
         except OctavoError as error:
@@ -130,7 +109,7 @@ class EmbeddedReader:
             failure = Failure(type(error).__name__, str(error) or repr(error), step)
         return _failed(page, failure)
 
-    def _draw(self, page: Page) -> _Sheet:
+    def _draw(self, page: Page) -> Sheet:
         """Everything that asks the file itself: words, and a small picture for a first look."""
         start = time.perf_counter()
         layer = page.text_layer()
@@ -139,12 +118,12 @@ class EmbeddedReader:
         scale = min(LONG_EDGE_PX / max(width, height, 1.0), page.natural_scale(200, None))
         look = page.render(scale)
         timings = {"text": read - start, "render": time.perf_counter() - read}
-        return _Sheet(page, layer, look, scale, timings, width, height)
+        return Sheet(page, layer, look, scale, timings, width, height)
 
-    def _see_drawn(self, drawn: Future[_Sheet]) -> _Sheet:
+    def _see_drawn(self, drawn: Future[Sheet]) -> Sheet:
         return self._see(drawn.result())
 
-    def _see(self, sheet: _Sheet) -> _Sheet:
+    def _see(self, sheet: Sheet) -> Sheet:
         """Decide where the text comes from, read it, and look at the layout."""
         start = time.perf_counter()
         self._choose(sheet)
@@ -165,7 +144,7 @@ class EmbeddedReader:
             self._layout = LayoutModel()
         return self._layout
 
-    def _choose(self, sheet: _Sheet) -> None:
+    def _choose(self, sheet: Sheet) -> None:
         page = Box(0.0, 0.0, sheet.width, sheet.height)
         sheet.layer, left_out = without_hidden(sheet.layer)
         if left_out:
@@ -188,7 +167,7 @@ class EmbeddedReader:
         else:
             self._read_pixels(sheet)
 
-    def _prove(self, sheet: _Sheet, doubt: Judgement) -> Judgement:
+    def _prove(self, sheet: Sheet, doubt: Judgement) -> Judgement:
         """Read a few lines from the pixels and compare them with the layer."""
         words = [w for w in sheet.layer.words if abs(w.angle) < 5]
         if not provable(words):
@@ -208,15 +187,15 @@ class EmbeddedReader:
         verdict = Verdict.SOUND if share >= (_AS_GOOD if hidden else _PROVEN) else Verdict.UNSOUND
         return Judgement(verdict, f"{doubt.reason}; {share:.0%} of it agrees with the pixels")
 
-    def _keep_layer(self, sheet: _Sheet) -> None:
+    def _keep_layer(self, sheet: Sheet) -> None:
         sheet.words = list(sheet.layer.words)
         if self.settings.mode == "quality" and self.settings.ocr == "auto":
             sheet.words = mend_words(sheet.words, partial(self._scans.read_boxes, sheet.page))
-        rotation = _main_turn(sheet.words)
+        rotation = main_turn(sheet.words)
         if rotation:
-            _turn_sheet(sheet, rotation)
+            turn_sheet(sheet, rotation)
 
-    def _read_pixels(self, sheet: _Sheet) -> None:
+    def _read_pixels(self, sheet: Sheet) -> None:
         sheet.source = TextSource.OCR
         scan = self._scans.read(sheet.page)
         sheet.scan = scan
@@ -230,7 +209,7 @@ class EmbeddedReader:
         sheet.attempts.append(Attempt("ocr", True, f"{len(scan.lines)} lines"))
 
     def _find_solid(
-        self, sheet: _Sheet, lines: list[Line], page: Box, body: float
+        self, sheet: Sheet, lines: list[Line], page: Box, body: float
     ) -> tuple[list[Picture], list[FoundTable]]:
         """Pictures and tables. A picture that turns out to lie in a table is given up."""
         pictures = find_pictures(sheet.layer, lines, sheet.words, sheet.regions, page, body)
@@ -252,7 +231,7 @@ class EmbeddedReader:
             pictures = [self._read_picture(sheet, picture, body) for picture in pictures]
         return pictures, tables
 
-    def _read_picture(self, sheet: _Sheet, picture: Picture, body: float) -> Picture:
+    def _read_picture(self, sheet: Sheet, picture: Picture, body: float) -> Picture:
         """A picture with the words that its pixels show, where the text layer has none."""
         box = picture.box
         if self.settings.ocr == "never" or picture.words or min(box.width, box.height) < 4 * body:
@@ -262,7 +241,7 @@ class EmbeddedReader:
         sheet.timings["ocr"] = sheet.timings.get("ocr", 0.0) + time.perf_counter() - start
         return replace(picture, words=tuple(words))
 
-    def _compose(self, sheet: _Sheet) -> PageResult:
+    def _compose(self, sheet: Sheet) -> PageResult:
         start = time.perf_counter()
         page = Box(0.0, 0.0, sheet.width, sheet.height)
         lines = sheet.lines
@@ -335,44 +314,3 @@ def _keep_lines(lines: Iterable[Line], words: Iterable[Word]) -> list[Line]:
         if inside:
             out.append(line if len(inside) == len(line.words) else Line(inside))
     return out
-
-
-def _main_turn(words: list[Word]) -> int:
-    """Degrees clockwise that level most of the letters: pages set sideways without /Rotate."""
-    weight = {0: 0, 90: 0, 180: 0, 270: 0}
-    for word in words:
-        weight[round(word.angle / 90) * 90 % 360] += len(word.text)
-    angle = max(weight, key=lambda key: weight[key])
-    return angle if weight[angle] > 0.6 * sum(weight.values()) else 0
-
-
-def _turn_sheet(sheet: _Sheet, rotation: int) -> None:
-    def level(word: Word) -> Word:
-        box = turn_box(word.box, sheet.width, sheet.height, rotation)
-        angle = (word.angle - rotation) % 360
-        return Word(
-            word.text,
-            box,
-            box.bottom - 0.2 * box.height,
-            word.font_size,
-            word.font,
-            word.bold,
-            word.italic,
-            word.mono,
-            angle if angle <= 180 else angle - 360,
-            word.confidence,
-            word.invisible,
-            word.broken,
-        )
-
-    turned = [level(word) for word in sheet.words]
-    layer = sheet.layer
-    sheet.layer = TextLayer(
-        words=tuple(turned),
-        images=tuple(turn_box(b, sheet.width, sheet.height, rotation) for b in layer.images),
-        shapes=tuple(turn_box(b, sheet.width, sheet.height, rotation) for b in layer.shapes),
-    )
-    sheet.words = turned
-    sheet.look = turn(sheet.look, rotation, 0.0)
-    sheet.width, sheet.height = turned_size(sheet.width, sheet.height, rotation)
-    sheet.rotation = rotation
