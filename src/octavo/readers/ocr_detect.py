@@ -13,7 +13,7 @@ from octavo.readers.ocr_quads import Quad, find_quads, split_doubles
 #: The network halves its input five times.
 _STEP = 32
 #: Height of the letter x, in pixels, at which the detector is asked to look.
-TARGET_LETTER = 12.0
+TARGET_LETTER = 9.5
 _MIN_RATIO, _MAX_RATIO = 0.4, 2.0
 #: Pixels of a page that the detector sees at most.
 _MAX_PIXELS = 4_000_000
