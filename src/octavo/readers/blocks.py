@@ -10,6 +10,7 @@ from statistics import median
 
 from octavo.media.page import Ruling
 from octavo.readers.lines import Line, merge_lines
+from octavo.readers.mend import ends_sentence
 from octavo.readers.regions import Region
 from octavo.readers.zones import Zone
 from octavo.types import Box, union_all
@@ -25,7 +26,6 @@ CAPTION = re.compile(
     r"graph|map|photo|algorithm|listing|box|图|表|圖|그림|표)\s*\.?\s*(S?\d+|[IVX]+\b|[A-Z]\d*\b)",
     re.IGNORECASE,
 )
-_TERMINAL = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
 _HEADED = ("title", "figure_caption", "table_caption")
 # The end of an entry in a table of contents: leader dots and a page number.
 _LEADER = re.compile(r"(?:\.\s?){4,}\s*[\divxlc]{0,5}$|_{4,}\s*\d{0,5}$")
@@ -167,7 +167,7 @@ def _breaks(
     last = group[-1]
     em = min(last.font_size, line.font_size)
     step = (line.baseline - last.baseline) / max(_size(last, style), _size(line, style))
-    unfinished = not _TERMINAL.search(last.text)
+    unfinished = not ends_sentence(last.text)
     lower = unfinished and line.text[0].islower()
     goes_on = lower or (unfinished and not style.measured and _fills(last, column))
     if step > leading * 1.3 + 0.12 or step > 2.3:
@@ -244,8 +244,8 @@ def _starts_item(line: Line, group: list[Line], column: Box, em: float) -> bool:
     if marker[0] in _BULLETS or marker == "-" or marker[0] == "[":
         return True
     if marker.strip("().") in ("1", "a", "A", "i", "I"):
-        return bool(_TERMINAL.search(group[-1].text)) or line.box.left > column.left + 0.8 * em
-    return bool(_TERMINAL.search(group[-1].text)) and _short(group[-1], column, 1.5 * em)
+        return ends_sentence(group[-1].text) or line.box.left > column.left + 0.8 * em
+    return ends_sentence(group[-1].text) and _short(group[-1], column, 1.5 * em)
 
 
 def _next_marker(before: str, marker: str) -> bool:
@@ -272,14 +272,14 @@ def _indented(group: list[Line], line: Line, after: Line | None, column: Box, em
         return False
     if _indent(group[-1], column) > _indent(group[0], column) + 0.6 * em:
         return False
-    if line.text[0].islower() and not _TERMINAL.search(group[-1].text):
+    if line.text[0].islower() and not ends_sentence(group[-1].text):
         return False
     if after is None:
-        return bool(_TERMINAL.search(group[-1].text))
+        return ends_sentence(group[-1].text)
     back = _indent(line, column) - _indent(after, column)
     if back > 0.5 * em:
         return True
-    return bool(_TERMINAL.search(group[-1].text)) and _short(group[-1], column, 2 * em)
+    return ends_sentence(group[-1].text) and _short(group[-1], column, 2 * em)
 
 
 def _hangs(group: list[Line], line: Line, column: Box, em: float) -> bool:
@@ -306,4 +306,4 @@ def _ended_early(group: list[Line], line: Line, column: Box, em: float) -> bool:
     if line.text[0].islower():
         # Items of a list whose bullets are unknown end with a semicolon.
         return last.text.endswith(";") and room > max(need, 0.3 * column.width)
-    return bool(_TERMINAL.search(last.text)) and room > max(need, 0.15 * column.width)
+    return ends_sentence(last.text) and room > max(need, 0.15 * column.width)

@@ -12,13 +12,12 @@ from octavo.readers.blocks import MARKER, Block, Style, body_size, join_rows, sp
 from octavo.readers.classify import Kind, PageView, classify
 from octavo.readers.furniture import find_furniture
 from octavo.readers.lines import Line, build_lines, is_rtl
-from octavo.readers.mend import clean, join_lines
+from octavo.readers.mend import clean, ends_sentence, join_lines
 from octavo.readers.regions import Region
 from octavo.readers.tables import FoundTable
 from octavo.readers.zones import Item, Zone, order_zones
 from octavo.types import Box, Category, Element, Table, TableCell, union_all
 
-_ENDS = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
 _COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+|[^\W\d_]{4,}")
 
 
@@ -220,7 +219,7 @@ class _Writer:
         if kind.category is not Category.TEXT:
             return False
         before = next((e for e in reversed(self.flow) if e.category is Category.TEXT), None)
-        if before is None or _ENDS.search(before.text):
+        if before is None or ends_sentence(before.text):
             return False
         between = self.flow[self.flow.index(before) + 1 :]
         if any(

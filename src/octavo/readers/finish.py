@@ -8,10 +8,10 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+from octavo.readers.mend import ends_sentence
 from octavo.types import FURNITURE, Category, Element, PageResult, TextSource
 
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
-_ENDS = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
 _EDGE = 3  # elements from the top and from the foot of a page that may repeat
 _BAND = 0.18  # share of the height that counts as the edge
 
@@ -84,7 +84,7 @@ class DocumentPass:
             if e.category in (Category.TEXT, Category.SECTION_HEADER, Category.LIST_ITEM)
         ]
         last = texts[-1] if texts else None
-        ends = last is None or last.category is not Category.TEXT or bool(_ENDS.search(last.text))
+        ends = last is None or last.category is not Category.TEXT or ends_sentence(last.text)
         self._open = None if ends else last
         return tuple(elements)
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from statistics import median
 
 from octavo.media.page import Ruling, Word
+from octavo.readers.mend import is_cjk
 from octavo.types import Box, union_all
 
 SPACE_EM = 0.14  # a narrower gap joins two words without a space (superscripts, split runs)
@@ -113,14 +114,10 @@ def join_words(words: Sequence[Word]) -> str:
 
 
 def _set_alike(a: Word, b: Word) -> bool:
-    if _is_cjk(a.text[-1]) or _is_cjk(b.text[0]):
+    if is_cjk(a.text[-1]) or is_cjk(b.text[0]):
         return False
     em = max(a.font_size, b.font_size)
     return abs(a.font_size - b.font_size) < 0.1 * em and abs(a.baseline - b.baseline) < 0.1 * em
-
-
-def _is_cjk(char: str) -> bool:
-    return "\u2e80" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
 
 
 def make_line(words: Iterable[Word]) -> Line:

@@ -32,6 +32,7 @@ _PREFIXES = frozenset(
     "ante anti any com con counter dis every fore inter mis more out over per pre pro some sub "
     "super sur trans under what with".split()
 )
+_STOP = re.compile(r"[.!?:;。！？؟][\"'”’)\]»]*\d{0,3}$")
 _LOOSE_STOP = re.compile(r"(?<=\w) ([,.])(?=\s|$)")
 
 
@@ -77,7 +78,7 @@ def _append(text: str, line: str, vocabulary: Mapping[str, int]) -> str:
         return text + line
     if text[-1] in "\u2014/" and len(text) > 1 and not text[-2].isspace():
         return text + line
-    if _is_cjk(text[-1]) and _is_cjk(line[0]):
+    if is_cjk(text[-1]) and is_cjk(line[0]):
         return text + line
     return f"{text} {line}"
 
@@ -91,7 +92,13 @@ def _is_compound(head: str, tail: str, vocabulary: Mapping[str, int]) -> bool:
     return word and len(head) >= 3 and head.lower() not in _PREFIXES
 
 
-def _is_cjk(char: str) -> bool:
+def ends_sentence(text: str) -> bool:
+    """Whether a text stops at its end; a note's number may stand behind the stop."""
+    return bool(_STOP.search(text))
+
+
+def is_cjk(char: str) -> bool:
+    """A character of a script that sets no spaces between its words."""
     return (
-        "\u3000" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
+        "\u2e80" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
     )
