@@ -121,8 +121,8 @@ def test_formulas() -> None:
 
 def test_the_layout_model_tells_headings_in_scans() -> None:
     text = "Of sewing and gluing"
-    words = set_block([text], 50, 100, size=10.5) + after(125)
+    words = set_block([text], 50, 100, size=11.5) + after(125)
     style = Style(10, False, (), (Region("title", Box(45, 95, 200, 115), 0.95),))
     plain = Style(10, measured=False)
     assert kinds(words, style=plain)[text].category is Category.TEXT
-    assert kinds(words + [], style=style)[text].category in (Category.SECTION_HEADER, Category.TEXT)
+    assert kinds(words, style=style)[text].category is Category.SECTION_HEADER

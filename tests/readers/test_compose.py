@@ -96,3 +96,10 @@ def test_markers_and_depths_of_list_items() -> None:
 
 def test_an_empty_page() -> None:
     assert compose(parts([])) == ()
+
+
+def test_the_caption_of_a_sideways_table_is_no_stamp() -> None:
+    caption = [replace(set_line("Table", 40, 400)[0], angle=90.0, box=Box(40, 300, 50, 400))]
+    table = FoundTable(Box(56, 100, 200, 420), Table(1, 1, (TableCell(0, 0, "a"),)), 0.9, "ruled")
+    found = compose(parts(caption + set_block(sentences(3), 240, 420, width=220), tables=(table,)))
+    assert all(e.category is not Category.PAGE_HEADER for e in found)

@@ -12,6 +12,7 @@ from octavo.errors import PageError
 from octavo.media import open_source
 from octavo.media.page import Pixels, TextLayer
 from octavo.readers.embedded import EmbeddedReader, ReaderSettings
+from octavo.readers.scan import ScanReader
 from octavo.types import Category, PageResult, TextSource
 
 from .drawing import prose
@@ -156,3 +157,14 @@ def test_pages_are_drawn_only_a_little_ahead(reader: EmbeddedReader) -> None:
     next(results)
     assert len(taken) <= 4
     results.close()  # type: ignore[attr-defined]
+
+
+def test_broken_words_are_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pdf"
+    canvas = Canvas(str(path), pagesize=(595, 842))
+    canvas.drawString(70, 700, 'the bene"ts of waxed linen thread')
+    canvas.save()
+    monkeypatch.setattr(ScanReader, "read_boxes", lambda *_: [("benefits", 0.99)])
+    assert text_of(read(EmbeddedReader(), path)) == "the benefits of waxed linen thread"
+    plain = EmbeddedReader(ReaderSettings(mode="fast"))
+    assert text_of(read(plain, path)) == 'the bene"ts of waxed linen thread'

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from octavo.readers.finish import DocumentPass
-from octavo.types import Box, Category, Element, PageResult
+from octavo.types import Box, Category, Element, PageResult, TextSource
 
 
 def element(
@@ -72,3 +72,11 @@ def test_ids_never_change() -> None:
     ]
     for before, result in zip(pages, run(pages), strict=True):
         assert [e.id for e in before.elements] == [e.id for e in result.elements]
+
+
+def test_office_pages_have_no_edges() -> None:
+    pages = [
+        PageResult(n, 595, 842, (element(1, Category.TEXT, "Sheet", 0),), TextSource.OFFICE)
+        for n in range(1, 6)
+    ]
+    assert all(r.elements[0].category is Category.TEXT for r in run(pages))

@@ -82,3 +82,24 @@ def test_page_numbers(text: str) -> None:
 @pytest.mark.parametrize("text", ["12 apples", "in", "1984 was", "3.1 Method", ""])
 def test_not_page_numbers(text: str) -> None:
     assert not is_page_number(text)
+
+
+def test_a_rule_tells_a_head_that_nothing_else_tells() -> None:
+    words = body() + set_line("Of sewing and gluing", 200, 84)
+    assert furniture(words) == {}
+    rule = Ruling(Box(70, 90, 520, 90), horizontal=True)
+    assert list(furniture(words, rulings=[rule]).values()) == [Category.PAGE_HEADER]
+
+
+def test_an_address_line_with_a_number_is_no_head() -> None:
+    letter = set_block(prose(20, words=12), 70, 140)
+    assert furniture(letter + set_line("TO: ALL KEEPERS 12", 70, 60)) == {}
+    assert furniture(letter + set_line("OF ALL KEEPERS 12", 70, 60)) != {}
+
+
+def test_line_numbers_in_the_margin() -> None:
+    words = body()
+    for n in range(1, 8):
+        words += set_line(str(5 * n), 40, 118 + 60 * n)
+    found = furniture(words)
+    assert {str(5 * n) for n in range(1, 8)} <= set(found)

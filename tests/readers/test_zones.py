@@ -101,3 +101,11 @@ def test_nothing_is_lost_or_doubled(
     ]
     found = [i.value for zone in order_zones(items, 10, rtl=rtl) for i in zone.items]
     assert sorted(found) == sorted(i.value for i in items)
+
+
+def test_the_short_end_of_a_paragraph_over_columns_stays_with_it() -> None:
+    wide = [item(f"w{i}", 50, 60 + 12 * i, 470, 70 + 12 * i) for i in range(3)]
+    end = item("end", 50, 96, 150, 106)
+    columns = column("a", 50, 118, 8) + column("b", 270, 118, 8)
+    zones = order_zones([*wide, end, *columns], 10)
+    assert [i.value for i in zones[0].items] == ["w0", "w1", "w2", "end"]

@@ -240,7 +240,7 @@ def _look(cluster: list[_Row], lines: list[Line], text: str, frame: PageFrame) -
     letters = [c for c in text if c.isalpha()]
     capitals = bool(letters) and sum(c.isupper() for c in letters) > 0.8 * len(letters)
     points += 1.0 * (capitals or all(line.italic for line in lines))
-    points -= 2.0 * bool(_LETTER.match(text))
+    points -= 4.0 * bool(_LETTER.match(text))
     points -= 1.0 * (all(line.bold for line in lines) and size > 0.97 * frame.body)
     points += 1.0 * bool(_IMPRINT.search(text))
     widest = max(_widest_gap(row) for row in cluster)
