@@ -12,6 +12,13 @@ OctavoError                      what went wrong, where, and what to do next
 ├── PageError                    one page failed; the others are whole
 │   ├── PageTimeout              a page went over its time limit
 │   └── WorkerCrashed            the process that read the page died (a fault in native code)
+├── BudgetExceeded               a reservation would pass the memory budget; says who holds what
+├── TierError                    a tier of the memory hierarchy could not keep or give back a value
+│   ├── TierFull                 no room in a tier, or no space on its disk
+│   ├── CorruptValue             bytes read back are not the bytes written (checksum)
+│   └── LostValue                the file that held a value is gone or too short
+├── CodecError                   a value cannot be encoded or decoded
+├── ReleasedError                a handle was used after its release
 ├── JournalError                 the journal of a run cannot be used
 └── OutputError                  the report cannot be written (disk full, no permission)
 """
@@ -92,6 +99,34 @@ class PageTimeout(PageError):
 
 class WorkerCrashed(PageError):
     """The process that read the page died."""
+
+
+class BudgetExceeded(OctavoError):
+    """A reservation would pass the memory budget; ``what`` says who holds what."""
+
+
+class TierError(OctavoError):
+    """A tier of the memory hierarchy could not keep or give back a value."""
+
+
+class TierFull(TierError):
+    """No room in a tier, or no space on its disk."""
+
+
+class CorruptValue(TierError):
+    """The bytes read back are not the bytes written."""
+
+
+class LostValue(TierError):
+    """The file that held a value is gone or too short."""
+
+
+class CodecError(OctavoError):
+    """A value cannot be encoded or decoded."""
+
+
+class ReleasedError(OctavoError):
+    """A handle was used after its release."""
 
 
 class JournalError(OctavoError):

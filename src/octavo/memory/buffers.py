@@ -1,0 +1,72 @@
+"""Host memory that a disk can write from and read into directly: page-aligned, page-padded.
+
+Anonymous private mappings give their pages back to the system the moment the last view of them
+dies, so that the process holds what the ledger says it holds; ``malloc`` would keep them.
+Small buffers do come from the allocator: a mapping costs a page and a system call.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+
+import torch
+
+PAGE = 4096
+#: Under this, alignment is not worth a mapping of its own; the disk tier copies such values.
+MAPPED_FROM = 256 * 1024
+
+
+def padded(nbytes: int) -> int:
+    """Bytes that :func:`host_buffer` really takes for ``nbytes``: what the ledger must count."""
+    return -(-nbytes // PAGE) * PAGE if nbytes >= MAPPED_FROM else nbytes
+
+
+def host_buffer(nbytes: int, *, pinned: bool = False) -> torch.Tensor:
+    """A new 1-D ``uint8`` tensor of ``nbytes`` in host memory.
+
+    From ``MAPPED_FROM`` on it starts on a page, and its storage is padded to whole pages, so
+    that :func:`whole_pages` can widen it.
+
+    Args:
+        nbytes: at least 0.
+        pinned: page-locked for copies to a CUDA device; needs CUDA.
+    """
+    if pinned:
+        return torch.empty(padded(nbytes), dtype=torch.uint8, pin_memory=True)[:nbytes]
+    if nbytes < MAPPED_FROM:
+        return torch.empty(nbytes, dtype=torch.uint8)
+    if sys.platform == "win32":
+        area = mmap.mmap(-1, padded(nbytes))
+    else:
+        area = mmap.mmap(-1, padded(nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(area, dtype=torch.uint8, count=padded(nbytes))[:nbytes]
+
+
+def whole_pages(data_b: torch.Tensor) -> torch.Tensor | None:
+    """``data_b`` (1-D ``uint8``) widened to whole pages of its own storage.
+
+    None when it does not start on a page or its storage ends before the last page does: then
+    it must be copied before direct I/O.
+    """
+    if data_b.numel() == 0 or data_b.data_ptr() % PAGE:
+        return None
+    whole = -(-data_b.numel() // PAGE) * PAGE
+    if data_b.storage_offset() + whole > data_b.untyped_storage().nbytes():
+        return None
+    return data_b.as_strided((whole,), (1,))
+
+
+def memory_of(data_b: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous 1-D ``uint8`` CPU tensor, writable, without a copy."""
+    return data_b.numpy().data
+
+
+def holders_of(tensor: torch.Tensor) -> int:
+    """How many tensors and views share this tensor's memory, this one included.
+
+    The count of the storage itself, so views, slices and what autograd saved are in it.
+    """
+    # The wrapper made here is one more holder; torch has no public name for this count.
+    storage = tensor.untyped_storage()
+    return int(torch._C._storage_Use_Count(storage._cdata)) - 1
