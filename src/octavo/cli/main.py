@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo._version import __version__
-from octavo.cli import doctor, parse
+from octavo.cli import doctor, memory, parse
 from octavo.cli._errors import OK, Reported
 
 
@@ -48,6 +48,7 @@ def octavo(
 
 app.command(name="parse")(parse.parse)
 app.command(name="doctor")(doctor.doctor)
+app.add_typer(memory.app, name="memory")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 #: Version 1 writes "no limit" as the largest multiple of a page under 2**63.
-_NO_LIMIT = 1 << 60
+NO_LIMIT = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,34 +150,34 @@ def _memory(root: Path) -> Memory:
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int | None]]:
     """(limit, bytes in use that cannot be dropped) of every control group with a limit."""
-    for group in _groups(root, "memory"):
+    for group in control_groups(root, "memory"):
         for bound_name, used_name, cache_key in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            bound = _number(_read(group / bound_name))
-            if bound is None or bound >= _NO_LIMIT:
+            bound = whole_number(_read(group / bound_name))
+            if bound is None or bound >= NO_LIMIT:
                 continue
-            used = _number(_read(group / used_name))
+            used = whole_number(_read(group / used_name))
             cache = _stat(group / "memory.stat", cache_key)
             yield bound, None if used is None else max(used - cache, 0)
 
 
 def _quotas(root: Path) -> Iterator[float]:
     """Cores' worth of time granted by every control group with a limit."""
-    for group in _groups(root, "cpu"):
+    for group in control_groups(root, "cpu"):
         fields = (_read(group / "cpu.max") or "").split()
         if len(fields) != 2:
             fields = [
                 (_read(group / name) or "").strip()
                 for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
             ]
-        quota, period = _number(fields[0]), _number(fields[1])
+        quota, period = whole_number(fields[0]), whole_number(fields[1])
         if quota is not None and period is not None and quota > 0 and period > 0:
             yield quota / period
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group and all above it: each may set a limit."""
     base = root / "sys/fs/cgroup"
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
@@ -201,11 +201,11 @@ def _stat(path: Path, key: str) -> int:
     for line in (_read(path) or "").splitlines():
         name, _, value = line.partition(" ")
         if name == key:
-            return _number(value) or 0
+            return whole_number(value) or 0
     return 0
 
 
-def _number(text: str | None) -> int | None:
+def whole_number(text: str | None) -> int | None:
     """A whole number; None for ``max``, an absent file or anything else."""
     text = (text or "").strip()
     return int(text) if text.lstrip("-").isdecimal() else None

@@ -33,9 +33,10 @@ def host_buffer(nbytes: int, *, pinned: bool = False) -> torch.Tensor:
         pinned: page-locked for copies to a CUDA device; needs CUDA.
     """
     if pinned:
-        return torch.empty(padded(nbytes), dtype=torch.uint8, pin_memory=True)[:nbytes]
+        whole = torch.empty(padded(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True)
+        return whole[:nbytes]
     if nbytes < MAPPED_FROM:
-        return torch.empty(nbytes, dtype=torch.uint8)
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu")
     if sys.platform == "win32":
         area = mmap.mmap(-1, padded(nbytes))
     else:
@@ -65,7 +66,8 @@ def memory_of(data_b: torch.Tensor) -> memoryview:
 def holders_of(tensor: torch.Tensor) -> int:
     """How many tensors and views share this tensor's memory, this one included.
 
-    The count of the storage itself, so views, slices and what autograd saved are in it.
+    The count of the storage itself, so views, slices and ``detach()`` are in it. Another name of
+    the very same tensor is not, nor is an input that autograd saved as it was given.
     """
     # The wrapper made here is one more holder; torch has no public name for this count.
     storage = tensor.untyped_storage()

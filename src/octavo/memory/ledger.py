@@ -8,6 +8,7 @@ it allocates nothing, so the order is always: reserve, allocate, free, release.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ class PlaceState:
     @property
     def free(self) -> int:
         return max(self.budget - self.used, 0)
+
+    def short_of(self, nbytes: int) -> int:
+        """Bytes to free so that ``nbytes`` fit, those of an overdrawn budget included."""
+        return max(self.used + nbytes - self.budget, 0)
 
 
 class Reservation:
@@ -116,7 +121,7 @@ class _Account:
         self.peak = 0
         self.by_kind: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self.peak_by_kind: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-        self.by_owner: dict[tuple[Kind, str], int] = {}
+        self.by_owner: defaultdict[tuple[Kind, str], int] = defaultdict(int)
         self.reclaimers: list[Reclaimer] = []
 
     def add(self, kind: Kind, owner: str, nbytes: int) -> None:
@@ -124,10 +129,9 @@ class _Account:
         self.peak = max(self.peak, self.used)
         self.by_kind[kind] += nbytes
         self.peak_by_kind[kind] = max(self.peak_by_kind[kind], self.by_kind[kind])
-        held = self.by_owner.get((kind, owner), 0) + nbytes
-        if held:
-            self.by_owner[kind, owner] = held
-        else:
+        # Read and written in one step: a finalizer may release for the same owner in between.
+        self.by_owner[kind, owner] += nbytes
+        if not self.by_owner[kind, owner]:
             self.by_owner.pop((kind, owner), None)
 
 
@@ -160,7 +164,7 @@ class Ledger:
             if granted is not None:
                 break
             # Without the lock: a reclaimer moves bytes and releases reservations.
-            reclaim(max(nbytes - self.free(place), 1))
+            reclaim(max(self.state(place).short_of(nbytes), 1))
             granted = self.try_reserve(place, kind, nbytes, owner)
         if granted is None:
             raise self.refusal(place, kind, nbytes, owner)
@@ -229,7 +233,8 @@ class Ledger:
             held = [
                 Holding(where, kind, owner, nbytes)
                 for where in ((place,) if place else PLACES)
-                for (kind, owner), nbytes in self._accounts[where].by_owner.items()
+                # A copy: a finalizer may release while the list grows.
+                for (kind, owner), nbytes in self._accounts[where].by_owner.copy().items()
             ]
         return sorted(held, key=lambda holding: (-holding.nbytes, holding.owner))
 
@@ -240,13 +245,12 @@ class Ledger:
             f"{held.owner} {format_bytes(held.nbytes)} of {held.kind}"
             for held in self.holdings(place)[:4]
         )
-        short = nbytes - state.free
         return BudgetExceeded(
             f"{owner} wants {format_bytes(nbytes)} of {kind}, {format_bytes(state.free)} of "
             f"{format_bytes(state.budget)} is free; held by {holders or 'nobody'}",
             where=f"{place} memory",
-            next_step=f"free {short} bytes there, or raise the {place} budget to at least "
-            f"{format_bytes(state.used + nbytes)}",
+            next_step=f"free {state.short_of(nbytes)} bytes there, or raise the {place} budget "
+            f"to at least {state.used + nbytes} bytes",
         )
 
     def _reclaimers(self, place: Place) -> list[Reclaimer]:

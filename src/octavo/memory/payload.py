@@ -67,7 +67,7 @@ class Payload:
                 error=float(header["error"]),
                 meta=dict(header["meta"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CodecError(
                 f"the header of a stored value is damaged: {error}",
                 next_step="delete the folder of the disk tier; its values will be made again",

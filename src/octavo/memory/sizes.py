@@ -43,7 +43,7 @@ def format_bytes(nbytes: float) -> str:
         if rest < 999.5:
             return f"{sign}{rest:.3g} {unit}" if unit != "B" else f"{sign}{rest:.0f} B"
         rest /= 1000
-    return f"{sign}{rest:,.3g} TB" if rest < 1000 else f"{sign}{rest:,.0f} TB"
+    return f"{sign}{rest:.3g} TB" if rest < 999.5 else f"{sign}{rest:,.0f} TB"
 
 
 def _refused(size: object, name: str) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -47,7 +48,7 @@ class TraceWriter:
         self.error: OSError | None = None
 
     def record(self, access: Access) -> None:
-        line = json.dumps(asdict(access), ensure_ascii=False) + "\n"
+        line = json.dumps(asdict(access)) + "\n"
         with self._lock:
             if self._file is None:
                 return
@@ -86,7 +87,7 @@ def write_trace(path: Path, accesses: Iterable[Access]) -> None:
     """Writes a whole trace."""
     with path.open("w", encoding="utf-8") as file:
         for access in accesses:
-            file.write(json.dumps(asdict(access), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(access)) + "\n")
 
 
 def read_trace(path: Path) -> Iterator[Access]:
@@ -113,6 +114,10 @@ def read_trace(path: Path) -> Iterator[Access]:
                 )
 
 
+def _finite(cost: float) -> bool:
+    return math.isfinite(cost) and cost >= 0
+
+
 def _parse(line: str) -> Access | None:
     try:
         given = json.loads(line)
@@ -123,8 +128,8 @@ def _parse(line: str) -> Access | None:
             cost=float(given.get("cost", 1.0)),
             phase=str(given.get("phase", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    if access.op not in ("get", "put", "delete") or access.nbytes < 0 or not access.cost >= 0:
+    if access.op not in ("get", "put", "delete") or access.nbytes < 0 or not _finite(access.cost):
         return None
     return access

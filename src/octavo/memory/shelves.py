@@ -1,0 +1,300 @@
+"""The store's bookkeeping: which value has a copy where. No bytes move here.
+
+One lock guards it all and is only ever held for a few dictionary operations. Whoever moves the
+bytes of a value holds the entry's own lock and comes here to write down what happened.
+Order of locks: an entry's, then the shelves', then the ledger's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from octavo.memory.disk import DiskTier, Extent
+from octavo.memory.entry import Entry, version_of
+from octavo.memory.ledger import PLACES, Ledger, Place, Reservation
+from octavo.memory.payload import Payload
+from octavo.memory.policies.base import Key, Policy
+from octavo.memory.store_stats import Counters
+from octavo.memory.trace import Op
+
+#: Uses remembered before they are told to the policies even without a miss.
+_USES = 1024
+
+#: Told of every use, new value and deletion, in order.
+Observer = Callable[[Op, Entry], None]
+
+
+class Shelves:
+    """Entries, policies, lent tensors and counters.
+
+    Args:
+        ledger: where bytes are reserved.
+        policies: one per place.
+        disk: the lowest tier, if there is one.
+    """
+
+    def __init__(
+        self, ledger: Ledger, policies: Mapping[Place, Policy], disk: DiskTier | None
+    ) -> None:
+        self.lock = threading.RLock()
+        #: Notified whenever a place has got room, or a move that was under way has ended.
+        self.freed = threading.Condition(self.lock)
+        self.ledger = ledger
+        self.policies = dict(policies)
+        self.disk = disk
+        self.entries: dict[Key, Entry] = {}
+        self.uses: deque[Entry] = deque()
+        self.counters = Counters()
+        self.observers: list[Observer] = []
+        #: Bytes of this store's own copies, by place.
+        self.held: dict[Place, int] = dict.fromkeys(PLACES, 0)
+        self._lent: list[tuple[StorageWeakRef, Reservation]] = []
+
+    # Uses.
+
+    def used(self, entry: Entry) -> None:
+        """``entry`` was hit in the top tier. Cheap: the policies hear of it later, in order."""
+        self.uses.append(entry)
+        if len(self.uses) > _USES and self.lock.acquire(blocking=False):
+            try:
+                self.settle()
+            finally:
+                self.lock.release()
+
+    def settle(self) -> None:
+        """Tells the policies and observers of uses so far. Under ``lock``."""
+        device = self.policies["device"]
+        while self.uses:
+            entry = self.uses.popleft()
+            self.counters.hits["device"] += 1
+            if entry.prefetched:
+                entry.prefetched = False
+                self.counters.prefetch_hits += 1
+            if not entry.dead and entry.key in device:
+                device.touch(entry.key)
+            self.tell("get", entry)
+
+    def tell(self, event: Op, entry: Entry) -> None:
+        for observer in self.observers:
+            observer(event, entry)
+
+    # Copies come and go. All of these hold the entry's lock.
+
+    def set_tensor(self, entry: Entry, tensor: torch.Tensor, held: Reservation) -> None:
+        with self.lock:
+            # Detached: a view would keep its base as a second holder of the memory.
+            entry.tensor, entry.tensor_held = tensor.detach(), held
+            entry.version = version_of(entry.tensor)
+            self.held["device"] += held.nbytes
+            self._told("device", entry, held.nbytes)
+
+    def drop_tensor(self, entry: Entry) -> int:
+        """Takes the top copy away; the bytes that this really freed.
+
+        A reader may have taken the tensor an instant before: its bytes then stay reserved until
+        the last view of them is gone, and nothing has been freed.
+        """
+        with self.lock:
+            tensor, held = entry.tensor, entry.tensor_held
+            entry.tensor = entry.tensor_held = None
+            if tensor is None or held is None:
+                return 0
+            if self._current(entry):
+                self.policies["device"].evict(entry.key)
+            self.held["device"] -= held.nbytes
+            memory = StorageWeakRef(tensor.untyped_storage())
+            del tensor
+            return self._let_go(memory, held)
+
+    def set_payload(self, entry: Entry, payload: Payload, held: Reservation) -> None:
+        with self.lock:
+            entry.payload, entry.payload_held = payload, held
+            entry.lossy = entry.lossy or payload.error > 0
+            self.held["host"] += held.nbytes
+            self._told("host", entry, held.nbytes)
+
+    def drop_payload(self, entry: Entry) -> int:
+        """Takes the host copy away; the bytes that this freed."""
+        with self.lock:
+            payload, held = entry.payload, entry.payload_held
+            entry.payload = entry.payload_held = None
+            if payload is None or held is None:
+                return 0
+            if self._current(entry):
+                self.policies["host"].evict(entry.key)
+            self.held["host"] -= held.nbytes
+            memory = StorageWeakRef(payload.data.untyped_storage())
+            del payload
+            return self._let_go(memory, held)
+
+    def lower(self, entry: Entry, payload: Payload, held: Reservation) -> int:
+        """The tensor's own memory becomes the host copy; the device bytes that this freed."""
+        with self.lock:
+            self.set_payload(entry, payload, held)
+            return self._hand_over("device", entry)
+
+    def raise_(self, entry: Entry, tensor: torch.Tensor, held: Reservation) -> int:
+        """The host copy's own memory becomes the tensor; the host bytes that this freed."""
+        with self.lock:
+            self.set_tensor(entry, tensor, held)
+            return self._hand_over("host", entry)
+
+    def _hand_over(self, place: Place, entry: Entry) -> int:
+        if place == "device":
+            held, entry.tensor, entry.tensor_held = entry.tensor_held, None, None
+        else:
+            held, entry.payload, entry.payload_held = entry.payload_held, None, None
+        if self._current(entry):
+            self.policies[place].evict(entry.key)
+        if held is None:
+            return 0
+        self.held[place] -= held.nbytes
+        return self._release(held)
+
+    def set_extent(self, entry: Entry, extent: Extent, header: dict[str, object]) -> None:
+        with self.lock:
+            entry.extent, entry.header = extent, header
+            entry.lossy = entry.lossy or bool(header.get("error"))
+            self._told("disk", entry, extent.nbytes)
+
+    def drop_extent(self, entry: Entry) -> int:
+        """Takes the disk copy away; the bytes that this freed."""
+        with self.lock:
+            extent = entry.extent
+            entry.extent = entry.header = None
+            if extent is None or self.disk is None:
+                return 0
+            if self._current(entry):
+                self.policies["disk"].evict(entry.key)
+            self.disk.free(extent)
+            self.freed.notify_all()
+            return extent.nbytes
+
+    def drop_all(self, entry: Entry) -> dict[Place, int]:
+        """Takes every copy away; the bytes that this freed, by place."""
+        with self.lock:
+            return {
+                "device": self.drop_tensor(entry),
+                "host": self.drop_payload(entry),
+                "disk": self.drop_extent(entry),
+            }
+
+    def clear(self, *, keep_extents: bool) -> None:
+        """Takes all values out at the end; extents that are kept stay on the disk."""
+        with self.lock:
+            self.settle()
+            for entry in list(self.entries.values()):
+                del self.entries[entry.key]
+                self._withdraw(entry)
+                self.drop_tensor(entry)
+                self.drop_payload(entry)
+                if not keep_extents:
+                    self.drop_extent(entry)
+
+    # Values come and go.
+
+    def install(self, entry: Entry) -> Entry | None:
+        """Makes ``entry`` the value of its key; the one that it replaces."""
+        with self.lock:
+            self.settle()
+            before = self.entries.get(entry.key)
+            self.entries[entry.key] = entry
+            if before is not None:
+                self._withdraw(before)
+            self._enter(entry)
+            self.counters.puts += 1
+            self.tell("put", entry)
+            return before
+
+    def forget(self, key: Key, entry: Entry | None = None) -> Entry | None:
+        """Takes the value of ``key`` out, if it is still ``entry``; None when it is not there."""
+        with self.lock:
+            self.settle()
+            found = self.entries.get(key)
+            if found is None or (entry is not None and found is not entry):
+                return None
+            del self.entries[key]
+            self._withdraw(found)
+            self.tell("delete", found)
+            return found
+
+    def _withdraw(self, entry: Entry) -> None:
+        """No new reader finds ``entry``; the policies know its key no longer."""
+        entry.dead = True
+        for policy in self.policies.values():
+            policy.remove(entry.key)
+
+    def _enter(self, entry: Entry) -> None:
+        """Tells the policies of the copies that a new value came with."""
+        if entry.tensor_held is not None:
+            self.policies["device"].insert(entry.key, entry.tensor_held.nbytes, entry.cost)
+        if entry.payload_held is not None:
+            self.policies["host"].insert(entry.key, entry.payload_held.nbytes, entry.cost)
+        if entry.extent is not None:
+            self.policies["disk"].insert(entry.key, entry.extent.nbytes, entry.cost)
+
+    def _told(self, place: Place, entry: Entry, nbytes: int) -> None:
+        # A value that is not yet, or no longer, the one of its key must not enter its books.
+        if self._current(entry):
+            self.policies[place].insert(entry.key, nbytes, entry.cost)
+
+    def _current(self, entry: Entry) -> bool:
+        return self.entries.get(entry.key) is entry
+
+    # Tensors that callers hold.
+
+    def lend(self, tensor: torch.Tensor, held: Reservation) -> None:
+        """Keeps ``held`` for as long as somebody holds ``tensor``, which the store does not."""
+        with self.lock:
+            self._lent.append((StorageWeakRef(tensor.untyped_storage()), held))
+
+    def reap(self) -> int:
+        """Releases what callers have let go; the bytes freed."""
+        with self.lock:
+            gone = [held for memory, held in self._lent if memory.expired()]
+            if not gone:
+                return 0
+            self._lent = [pair for pair in self._lent if not pair[0].expired()]
+            return sum(self._release(held) for held in gone)
+
+    def lent_bytes(self) -> int:
+        """Bytes of tensors that left the store while a caller still held them."""
+        with self.lock:
+            return sum(held.nbytes for _, held in self._lent)
+
+    def _let_go(self, memory: StorageWeakRef, held: Reservation) -> int:
+        if memory.expired():
+            return self._release(held)
+        self._lent.append((memory, held))
+        return 0
+
+    def _release(self, held: Reservation) -> int:
+        nbytes = held.nbytes
+        held.release()
+        self.freed.notify_all()
+        return nbytes
+
+    # Looking.
+
+    def victims(self, place: Place) -> Iterator[Entry]:
+        """Values with a copy in ``place``, who goes first first. Under ``lock``."""
+        self.settle()
+        for key in self.policies[place].victims():
+            entry = self.entries.get(key)
+            if entry is not None:
+                yield entry
+
+    def check(self) -> None:
+        """Raises AssertionError where the books disagree; for tests and debugging."""
+        with self.lock:
+            for key, entry in self.entries.items():
+                assert entry.key == key
+                assert not entry.dead
+                assert entry.places(), f"{key!r} is in no tier"
+                for place in PLACES:
+                    assert (key in self.policies[place]) == (place in entry.places()), (key, place)

@@ -1,0 +1,452 @@
+"""A mapping of keys to tensors over device, host and disk.
+
+What holds at any moment, whatever fails:
+
+- A key is in at least one tier. A value that cannot go down stays where it is.
+- A value comes back exact, or within the ``max_error`` it was put with.
+- No global lock is held while bytes move; two values move at the same time.
+- The ledger's budgets hold. A tensor that a caller still holds keeps its bytes reserved, also
+  after the store has let go of it.
+
+Values go into the highest tier with room and are written back only when room is needed. The
+only loss that is allowed is of values put as ``droppable``, and only when the lowest tier is
+full. A disk that loses bytes costs the values in them: reading one raises and forgets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from octavo.errors import BudgetExceeded, OctavoError, ReleasedError
+from octavo.memory.disk import DiskTier, Extent
+from octavo.memory.encoder import Encoding
+from octavo.memory.entry import Entry, Terms
+from octavo.memory.foresight import Foresight
+from octavo.memory.ledger import PLACES, Ledger, Place
+from octavo.memory.mover import Mover, terms_of
+from octavo.memory.payload import Payload
+from octavo.memory.policies import LRU
+from octavo.memory.policies.base import Key, Policy
+from octavo.memory.prediction.base import Predictor
+from octavo.memory.room import RoomMaker
+from octavo.memory.shelves import Observer, Shelves
+from octavo.memory.store_stats import StoreStats
+
+_DEFAULT_TERMS = Terms()
+
+#: How much a key is worth keeping up: values of the lowest rank leave a tier first.
+Advice = Callable[[Key], int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How a store works; none of it changes what comes back.
+
+    Attributes:
+        device_policy, host_policy, disk_policy: who goes next from each tier.
+        encoding: of values on their way down.
+        movers: threads per tier that encode and write; as many more fetch ahead.
+        lookahead: keys that are fetched ahead of a predictor; 0 for none.
+    """
+
+    device_policy: Callable[[int], Policy] = LRU
+    host_policy: Callable[[int], Policy] = LRU
+    disk_policy: Callable[[int], Policy] = LRU
+    encoding: Encoding = field(default_factory=Encoding)
+    movers: int = 2
+    lookahead: int = 4
+
+
+class TieredStore(MutableMapping[Key, torch.Tensor]):
+    """Tensors by key, each in the tier where it belongs.
+
+    Args:
+        ledger: with a budget for each tier; one of 0 bytes leaves the tier out.
+        device: of the tensors that come out.
+        disk: the lowest tier, if there is one; the store closes it.
+        settings: how it works.
+
+    The store keeps a reference to a tensor put into it and gives out aliases of its own: do not
+    change them in place. (A change that torch counts is noticed while the value is in the device
+    tier, and kept.) Safe to use from many threads. On CUDA the tensors belong to the stream that
+    is current in the thread that asks; other streams must wait for it as usual.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        device: torch.device | str = "cpu",
+        disk: DiskTier | None = None,
+        settings: StoreSettings | None = None,
+    ) -> None:
+        self.settings = settings or StoreSettings()
+        self.device = torch.device(device)
+        policies: dict[Place, Policy] = {
+            "device": self.settings.device_policy(ledger.budget("device")),
+            "host": self.settings.host_policy(ledger.budget("host")),
+            "disk": self.settings.disk_policy(ledger.budget("disk")),
+        }
+        self._shelves = Shelves(ledger, policies, disk)
+        self._rooms = RoomMaker(self._shelves, threads=self.settings.movers)
+        self._mover = Mover(
+            self._shelves,
+            self.device,
+            self.settings.encoding,
+            self._rooms.room,
+            self._rooms.disk_room,
+        )
+        self._rooms.mover = self._mover
+        self._fetchers = ThreadPoolExecutor(self.settings.movers, thread_name_prefix="octavo-fetch")
+        self._fetching: dict[Key, Future[None]] = {}
+        self._foresight: Foresight | None = None
+        self._advice: Advice | None = None
+        self._margin = 0
+        self._closed = False
+        self._stop_reclaiming = [
+            ledger.add_reclaimer("device", partial(self.relieve, "device")),
+            ledger.add_reclaimer("host", partial(self.relieve, "host")),
+        ]
+        self._recover()
+
+    # The mapping.
+
+    def __getitem__(self, key: Key) -> torch.Tensor:
+        """The value on the device.
+
+        Raises:
+            KeyError: no such key.
+            BudgetExceeded: the device has no room for it; the value stays where it is.
+            CorruptValue, LostValue: the disk lost it; the key is gone.
+        """
+        entry = self._shelves.entries.get(key)
+        if entry is None:
+            self._missed()
+            raise KeyError(key)
+        tensor = entry.tensor
+        if tensor is None:
+            return self._fetch(key)
+        self._shelves.used(entry)
+        if self._foresight is not None:
+            self._look_ahead(self._foresight, key)
+        return tensor.detach()
+
+    def __setitem__(self, key: Key, tensor: torch.Tensor) -> None:
+        self.put(key, tensor)
+
+    def put(self, key: Key, tensor: torch.Tensor, terms: Terms = _DEFAULT_TERMS) -> None:
+        """Stores a value in place of the one before, if there was one.
+
+        Raises:
+            BudgetExceeded, TierFull: no tier has room; the value before is still there.
+        """
+        self._check_open()
+        entry = Entry(key, tensor.dtype, tuple(tensor.shape), tensor.nbytes, terms)
+        with entry.lock:
+            self._mover.adopt(entry, tensor)
+            before = self._shelves.install(entry)
+        if before is not None:
+            self._free(before)
+
+    def __delitem__(self, key: Key) -> None:
+        if not self.discard(key):
+            raise KeyError(key)
+
+    def discard(self, key: Key) -> bool:
+        """Deletes a value without reading it; whether it was there."""
+        entry = self._shelves.forget(key)
+        if entry is not None:
+            self._free(entry)
+        return entry is not None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shelves.entries
+
+    def __iter__(self) -> Iterator[Key]:
+        with self._shelves.lock:
+            return iter(list(self._shelves.entries))
+
+    def __len__(self) -> int:
+        return len(self._shelves.entries)
+
+    # More than a mapping.
+
+    def places(self, key: Key) -> tuple[Place, ...]:
+        """The tiers in which ``key`` has a copy, highest first; empty when it is not there."""
+        with self._shelves.lock:
+            entry = self._shelves.entries.get(key)
+            return entry.places() if entry is not None else ()
+
+    @contextmanager
+    def pinned(self, key: Key) -> Iterator[torch.Tensor]:
+        """The value, which stays in the device tier meanwhile."""
+        tensor, entry = self._pin(key)
+        try:
+            yield tensor
+        finally:
+            with self._shelves.lock:
+                entry.pins -= 1
+
+    def borrow(self, shape: tuple[int, ...], dtype: torch.dtype, *, owner: str) -> torch.Tensor:
+        """A new tensor on the device, within the budget for as long as anybody holds it.
+
+        Raises:
+            BudgetExceeded: the device has no room for it.
+        """
+        return self._mover.empty_lent(shape, dtype, owner)
+
+    def prefetch(self, keys: Iterable[Key]) -> None:
+        """Starts bringing values to the device and returns at once.
+
+        Keys that are not there, or there already, are passed over. A failure is counted; the
+        read that follows meets it again and raises.
+        """
+        with self._shelves.lock:
+            for key in keys:
+                entry = self._shelves.entries.get(key)
+                if entry is None or entry.tensor is not None or key in self._fetching:
+                    continue
+                if self._closed:
+                    return
+                self._shelves.counters.prefetches += 1
+                self._fetching[key] = self._fetchers.submit(self._fetch_ahead, key)
+
+    def follow(self, predictor: Predictor | None) -> None:
+        """Fetches ahead what ``predictor`` names, and lets go first what it expects last."""
+        self._foresight = Foresight(predictor) if predictor is not None else None
+        self._rank()
+
+    def advise(self, advice: Advice | None) -> None:
+        """Lets go first the values that ``advice`` ranks lowest, whatever the policy says."""
+        self._advice = advice
+        self._rank()
+
+    def observe(self, observer: Observer) -> None:
+        """Has ``observer`` told of uses, new values and deletions, in order, in batches."""
+        with self._shelves.lock:
+            self._shelves.observers.append(observer)
+
+    def settle(self) -> None:
+        """Tells policies and observers of the uses so far."""
+        with self._shelves.lock:
+            self._shelves.settle()
+
+    def relieve(self, place: Place, nbytes: int) -> int:
+        """Frees up to ``nbytes`` of a tier, or a little more; what was freed."""
+        return self._shelves.reap() + self._rooms.relieve(place, nbytes)[0]
+
+    def flush(self) -> None:
+        """Makes a disk copy of every value; the other copies stay.
+
+        Raises:
+            TierError, BudgetExceeded, CodecError: the first failure, after all were tried.
+        """
+        failure: OctavoError | None = None
+        for key in self:
+            entry = self._shelves.entries.get(key)
+            if entry is None:
+                continue
+            with entry.lock:
+                try:
+                    if not entry.dead:
+                        self._mover.write_out(entry)
+                except OctavoError as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def stats(self) -> StoreStats:
+        """What it did and holds, now."""
+        shelves = self._shelves
+        shelves.reap()
+        with shelves.lock:
+            shelves.settle()
+            count = shelves.counters
+            copies = dict.fromkeys(PLACES, 0)
+            for entry in shelves.entries.values():
+                for place in entry.places():
+                    copies[place] += 1
+            return StoreStats(
+                values=len(shelves.entries),
+                copies=copies,
+                hits=dict(count.hits),
+                misses=count.misses,
+                puts=count.puts,
+                demotions=dict(count.demotions),
+                demoted_bytes=dict(count.demoted_bytes),
+                dropped=count.dropped,
+                encoded_ratio=count.raw_bytes / count.encoded_bytes
+                if count.encoded_bytes
+                else None,
+                codecs=dict(count.codecs),
+                prefetches=count.prefetches,
+                prefetch_hits=count.prefetch_hits,
+                prefetch_failures=count.prefetch_failures,
+                failures=dict(count.failures),
+                lost=count.lost,
+                lent_bytes=shelves.lent_bytes(),
+            )
+
+    def close(self) -> None:
+        """Ends the threads, frees every tier and closes the disk. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        for stop in self._stop_reclaiming:
+            stop()
+        self._fetchers.shutdown(wait=True, cancel_futures=True)
+        keep = self._shelves.disk is not None and self._shelves.disk.keep
+        try:
+            if keep:
+                self.flush()
+        finally:
+            self._rooms.close()
+            self._shelves.clear(keep_extents=keep)
+            if self._shelves.disk is not None:
+                self._shelves.disk.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Reading from below.
+
+    def _fetch(self, key: Key, *, ahead: bool = False) -> torch.Tensor:
+        while True:
+            entry = self._shelves.entries.get(key)
+            if entry is None:
+                self._missed()
+                raise KeyError(key)
+            with entry.lock:
+                if entry.dead:
+                    continue
+                tensor = entry.tensor
+                if tensor is None:
+                    self._check_open()
+                    tensor = self._mover.lift(entry, (lambda _: True) if ahead else self._worth)
+                    entry.prefetched = ahead
+                elif not ahead:
+                    self._shelves.used(entry)
+            if self._foresight is not None and not ahead:
+                self._look_ahead(self._foresight, key)
+            return tensor.detach()
+
+    def _fetch_ahead(self, key: Key) -> None:
+        try:
+            self._fetch(key, ahead=True)
+        except KeyError:
+            pass
+        except OctavoError as error:
+            with self._shelves.lock:
+                self._shelves.counters.prefetch_failures += 1
+                self._shelves.counters.failed(error)
+        finally:
+            with self._shelves.lock:
+                self._fetching.pop(key, None)
+
+    def _worth(self, entry: Entry) -> bool:
+        """Whether a value just read may stay in the device tier. Under the shelves' lock.
+
+        One that may not is lent, and its bytes are free again when the caller lets go of it. The
+        policy plans with what is left beside such loans and other owners' bytes.
+        """
+        policy = self._shelves.policies["device"]
+        free = self._shelves.ledger.free("device")
+        policy.capacity = self._shelves.held["device"] + free + entry.nbytes - self._margin
+        if policy.admits(entry.key, entry.nbytes, entry.cost):
+            return True
+        self._margin = max(self._margin, entry.nbytes)
+        return False
+
+    def _pin(self, key: Key) -> tuple[torch.Tensor, Entry]:
+        while True:
+            entry = self._shelves.entries.get(key)
+            if entry is None:
+                self._missed()
+                raise KeyError(key)
+            with entry.lock:
+                if entry.dead:
+                    continue
+                if entry.tensor is None:
+                    self._mover.lift(entry, lambda _: True)
+                else:
+                    self._shelves.used(entry)
+                if entry.tensor is None:
+                    raise BudgetExceeded("the device has no room to pin a value", where=repr(key))
+                with self._shelves.lock:
+                    entry.pins += 1
+                return entry.tensor.detach(), entry
+
+    # Prediction.
+
+    def _look_ahead(self, foresight: Foresight, key: Key) -> None:
+        entries = self._shelves.entries
+        below = [
+            other
+            for other in foresight.after(key, self.settings.lookahead)
+            if (entry := entries.get(other)) is not None and entry.tensor is None
+        ]
+        if below:
+            self.prefetch(below)
+
+    def _rank(self) -> None:
+        """Has victims ranked by foresight, and above that by advice, if there are any."""
+        foresight, advice = self._foresight, self._advice
+
+        def ranked(_: Place, keys: list[Key]) -> list[Key]:
+            farthest = foresight.farthest_first(keys) if foresight is not None else keys
+            return sorted(farthest, key=advice) if advice is not None else farthest
+
+        self._rooms.ranking = ranked if foresight is not None or advice is not None else None
+
+    # Ends.
+
+    def _free(self, entry: Entry) -> None:
+        """Frees the copies of an entry that nobody finds any more, once its bytes are at rest."""
+        with entry.lock:
+            self._shelves.drop_all(entry)
+
+    def _missed(self) -> None:
+        with self._shelves.lock:
+            self._shelves.counters.misses += 1
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ReleasedError("the store is closed", next_step="open a new one")
+
+    def _recover(self) -> None:
+        """Enters what an earlier process left in a kept disk tier."""
+        disk = self._shelves.disk
+        if disk is None:
+            return
+        for key, header, extent in disk.recover():
+            self._enter_recovered(key, header, extent)
+
+    def _enter_recovered(self, key: Key, header: Mapping[str, object], extent: Extent) -> None:
+        empty = torch.empty(0, dtype=torch.uint8)
+        payload = Payload.from_header(header, empty)
+        entry = Entry(
+            key,
+            payload.dtype,
+            payload.shape,
+            torch.Size(payload.shape).numel() * payload.dtype.itemsize,
+            terms_of(header),
+        )
+        with entry.lock:
+            self._shelves.set_extent(entry, extent, dict(header))
+            self._shelves.install(entry)
