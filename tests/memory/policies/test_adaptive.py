@@ -161,6 +161,17 @@ def test_the_shadows_of_a_sample_are_smaller_in_proportion() -> None:
     assert all(shadow.policy.capacity == 4000 for shadow in shadows)
 
 
+def test_a_read_is_one_use_though_several_are_under_way() -> None:
+    policy = Adaptive(10)
+    for key in "abc":
+        assert policy.admits(key, 1)
+    for key in "bac":
+        policy.insert(key, 1)
+    assert policy._reuse.now == 3
+    policy.insert("b", 1)  # a new value
+    assert policy._reuse.now == 4
+
+
 def test_first_uses_speak_for_no_policy() -> None:
     policy = Adaptive(50)
     for key in range(300):

@@ -101,6 +101,17 @@ def test_a_tier_with_room_admits_anything() -> None:
         policy.insert(key, 1)
 
 
+def test_a_read_is_one_use_though_several_are_under_way() -> None:
+    policy = Learned(10)
+    for key in "abc":
+        assert policy.admits(key, 1)
+    for key in "bac":
+        policy.insert(key, 1)
+    assert policy._reuse.now == 3
+    policy.insert("b", 1)  # a new value
+    assert policy._reuse.now == 4
+
+
 def test_an_estimate_of_another_is_read_and_not_told() -> None:
     reuse = Reuse()
     policy = Learned(10, reuse)

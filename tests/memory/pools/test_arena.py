@@ -203,6 +203,14 @@ def test_takes_a_smaller_slab_where_the_usual_one_does_not_fit() -> None:
     assert counted(books) == 0, "its own idle slab was given up for the attempt"
 
 
+def test_an_idle_slab_makes_room_under_the_limit_for_a_larger_one() -> None:
+    books = ledger()
+    arena = Arena(books, name="features", slab_nbytes=MIB, limit=2 * MIB, keep=2 * MIB)
+    arena.allocate((MIB,), torch.int8).release()
+    with arena.allocate((2 * MIB,), torch.int8):
+        assert counted(books) == 2 * MIB
+
+
 def test_gives_idle_slabs_up_when_another_owner_needs_room() -> None:
     books = ledger(device=2 * MIB)
     arena = Arena(books, name="features", slab_nbytes=2 * MIB)

@@ -267,6 +267,13 @@ def test_a_refusal_says_who_holds_what() -> None:
     assert sum(map(len, held)) == 10
 
 
+def test_more_than_the_limit_is_refused_before_anything_is_allocated() -> None:
+    books = ledger()
+    with pytest.raises(BudgetExceeded, match="wants 13 blocks"):
+        pool(books, slab_blocks=4).blocks(13)
+    assert counted(books) == 0
+
+
 def test_a_dropped_handle_gives_its_blocks_back_and_counts_as_a_leak() -> None:
     tested = pool()
     with tested.blocks(2, owner="a") as blocks:

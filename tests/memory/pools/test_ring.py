@@ -9,11 +9,17 @@ import torch
 
 from octavo.errors import BudgetExceeded, ConfigError, CorruptValue, ReleasedError, TierError
 from octavo.memory.ledger import Ledger
-from octavo.memory.pools import Part, WeightRing
+from octavo.memory.pools import Part, WeightRing, slots
 from tests.memory.pools.faults import counted, ledger
 from tests.memory.pools.test_staging import Copying
 
 LAYOUT = {"w": Part(0, (4, 5), torch.float32), "b": Part(80, (5,), torch.bfloat16)}
+
+
+@pytest.fixture
+def no_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a notification wakes those who wait."""
+    monkeypatch.setattr(slots, "_LOOK_S", 3600.0)
 
 
 def ring(books: Ledger | None = None, slots: int = 3, **more: bool) -> WeightRing:
@@ -33,6 +39,7 @@ def fill(to: WeightRing, number: int) -> None:
         filling.publish(number)
 
 
+@pytest.mark.usefixtures("no_looking")
 def test_streams_layers_in_order_and_exactly() -> None:
     books = ledger()
     with ring(books) as tested, ThreadPoolExecutor(1) as threads:
@@ -53,6 +60,7 @@ def test_streams_layers_in_order_and_exactly() -> None:
     assert counted(books) == 0
 
 
+@pytest.mark.usefixtures("no_looking")
 def test_loaders_at_once_keep_the_order_of_acquire() -> None:
     with ring(slots=4) as tested:
         first, second = tested.acquire(), tested.acquire()
@@ -173,6 +181,7 @@ def test_a_wait_ends_with_its_timeout() -> None:
         tested.take(0, timeout=0.01)
 
 
+@pytest.mark.usefixtures("no_looking")
 def test_close_wakes_loaders_and_consumers() -> None:
     books = ledger()
     tested = ring(books, slots=1)

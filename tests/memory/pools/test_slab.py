@@ -64,6 +64,7 @@ def test_stays_while_others_use_it_and_is_counted_until_then() -> None:
     assert counted(books, "host") == MIB
     again.free()
     assert counted(books, "host") == 0
+    assert books._reclaimers("host") == [], "the ledger does not keep it"
 
 
 def test_a_piece_is_the_same_memory_with_holders_of_its_own() -> None:

@@ -11,7 +11,7 @@ import torch
 from octavo.errors import BudgetExceeded, ConfigError, ReleasedError
 from octavo.memory.buffers import PAGE
 from octavo.memory.ledger import Ledger
-from octavo.memory.pools import Part, StagingPool
+from octavo.memory.pools import Part, StagingPool, slots
 from tests.memory.pools.faults import counted, fail_at, ledger
 
 
@@ -29,6 +29,12 @@ class Copying:
         self.waits.append("host")
         if self.error is not None:
             raise self.error
+
+
+@pytest.fixture
+def no_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a notification wakes those who wait."""
+    monkeypatch.setattr(slots, "_LOOK_S", 3600.0)
 
 
 def staging(books: Ledger | None = None, buffers: int = 2, **more: bool) -> StagingPool:
@@ -87,6 +93,7 @@ def test_use_after_release_and_after_close_raises() -> None:
     pool.close()
 
 
+@pytest.mark.usefixtures("no_looking")
 def test_waits_for_a_release() -> None:
     with staging(buffers=1) as pool, ThreadPoolExecutor(1) as threads:
         staged = pool.acquire()
@@ -105,6 +112,7 @@ def test_a_wait_ends_with_its_timeout_and_says_who_holds() -> None:
         held.release()
 
 
+@pytest.mark.usefixtures("no_looking")
 def test_close_wakes_all_who_wait() -> None:
     books = ledger()
     pool = staging(books, buffers=1)

@@ -9,7 +9,7 @@ from xxhash import xxh3_64_intdigest
 
 from octavo.memory.policies.base import Key, Policy
 from octavo.memory.policies.cost import CostAware
-from octavo.memory.policies.learned import Learned
+from octavo.memory.policies.learned import Coming, Learned
 from octavo.memory.policies.lru import LRU
 from octavo.memory.policies.pinned import PinnedSet
 from octavo.memory.policies.shadow import Shadow
@@ -27,7 +27,6 @@ _COMPARED: Final = 64
 #: it would cost to make anew all that is in the tier.
 _BETTER: Final = 0.05
 _BETTER_CONTENT: Final = 0.01
-_NOBODY: Final = object()
 _HEAVIEST: Final = 1e100
 
 
@@ -82,7 +81,7 @@ class Adaptive(Policy):
         self._used = 0
         #: Cost of making anew all that is in the tier.
         self._content = 0.0
-        self._asked: Key = _NOBODY
+        self._coming = Coming()
         #: One key of ``2 ** _halvings`` is sampled.
         self._halvings = 0
         self._played_capacity = capacity
@@ -96,12 +95,14 @@ class Adaptive(Policy):
         return self._followed.policy.name
 
     def admits(self, key: Key, nbytes: int, cost: float = 1.0) -> bool:
-        self._asked = key
         known = self._reuse.last_use(key) >= 0
         self._reuse.observe(key, nbytes, cost)
         coming = _Kept(nbytes, cost, self._sampled(key))
         self._play(key, coming, self._weight if known else 0.0)
-        return key in self._followed or self._used + nbytes <= self.capacity
+        admitted = key in self._followed or self._used + nbytes <= self.capacity
+        if admitted:
+            self._coming.add(key)
+        return admitted
 
     def insert(self, key: Key, nbytes: int, cost: float = 1.0) -> None:
         before = self._kept.get(key)
@@ -111,11 +112,10 @@ class Adaptive(Policy):
         self._content += cost
         self._kept[key] = kept = _Kept(nbytes, cost, self._sampled(key))
         self._resample()
-        if key != self._asked:
+        if not self._coming.discard(key):
             self._reuse.observe(key, nbytes, cost)
             for shadow in self._players(kept.sampled):
                 shadow.write(key, nbytes, cost)
-        self._asked = _NOBODY
         if key in self._followed:
             self._strangers.pop(key, None)
         else:
@@ -137,8 +137,7 @@ class Adaptive(Policy):
         self._reuse.forget(key)
         for shadow in self._players(sampled=True):
             shadow.remove(key)
-        if key == self._asked:
-            self._asked = _NOBODY
+        self._coming.discard(key)
 
     def victims(self) -> Iterator[Key]:
         yield from self._strangers

@@ -14,7 +14,27 @@ _STALE_SHARE: Final = 16
 _STALE_LEAST: Final = 8
 #: Of more keys than this a random choice is ranked, so that no owner waits for long.
 _RANKED: Final = 4096
-_NOBODY: Final = object()
+#: Keys admitted and not yet inserted that are known as such: several threads may read at once.
+_COMING: Final = 64
+
+
+class Coming:
+    """The keys last admitted, whose use was counted then and not again when they are inserted."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Key, None] = {}
+
+    def add(self, key: Key) -> None:
+        self._keys[key] = None
+        if len(self._keys) > _COMING:
+            del self._keys[next(iter(self._keys))]
+
+    def discard(self, key: Key) -> bool:
+        """Whether ``key`` was among them; now it is not."""
+        if key not in self._keys:
+            return False
+        del self._keys[key]
+        return True
 
 
 class Learned(Policy):
@@ -42,7 +62,7 @@ class Learned(Policy):
         self._reuse = Reuse() if reuse is None else reuse
         self._held: dict[Key, tuple[int, float]] = {}
         self._used = 0
-        self._asked: Key = _NOBODY
+        self._coming = Coming()
         self._order: list[Key] = []
         self._draw = Random(0)
         self._made = 0
@@ -50,23 +70,14 @@ class Learned(Policy):
 
     def admits(self, key: Key, nbytes: int, cost: float = 1.0) -> bool:
         self._observe(key, nbytes, cost)
-        self._asked = key
-        short = self._used + nbytes - self.capacity
-        if short <= 0:
-            return True
-        left = cost * self._reuse.rate(key)
-        for victim in self.victims():
-            size, price = self._held[victim]
-            left -= price * self._reuse.rate(victim)
-            short -= size
-            if left < 0 or short <= 0:
-                break
-        return left >= 0
+        admitted = self._worth_it(key, nbytes, cost)
+        if admitted:
+            self._coming.add(key)
+        return admitted
 
     def insert(self, key: Key, nbytes: int, cost: float = 1.0) -> None:
-        if key != self._asked:
+        if not self._coming.discard(key):
             self._observe(key, nbytes, cost)
-        self._asked = _NOBODY
         self._used += nbytes - self._held.get(key, (0, 0.0))[0]
         self._held[key] = (nbytes, cost)
         self._changed()
@@ -85,8 +96,7 @@ class Learned(Policy):
             self.evict(key)
         if self._observes:
             self._reuse.forget(key)
-        if key == self._asked:
-            self._asked = _NOBODY
+        self._coming.discard(key)
 
     def victims(self) -> Iterator[Key]:
         order = self._ranked()
@@ -117,6 +127,20 @@ class Learned(Policy):
         while self._order and self._order[-1] not in self._held:
             self._order.pop()
         return self._order
+
+    def _worth_it(self, key: Key, nbytes: int, cost: float) -> bool:
+        """Whether ``key`` brings at least what those bring that would have to go for it."""
+        short = self._used + nbytes - self.capacity
+        if short <= 0:
+            return True
+        left = cost * self._reuse.rate(key)
+        for victim in self.victims():
+            size, price = self._held[victim]
+            left -= price * self._reuse.rate(victim)
+            short -= size
+            if left < 0 or short <= 0:
+                break
+        return left >= 0
 
     def _changed(self) -> None:
         self._changes += 1
