@@ -7,14 +7,32 @@ Small buffers do come from the allocator: a mapping costs a page and a system ca
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import sys
 
 import torch
 
 PAGE = 4096
+_M_MMAP_THRESHOLD = -3  # malloc.h
 #: Under this, alignment is not worth a mapping of its own; the disk tier copies such values.
 MAPPED_FROM = 256 * 1024
+
+
+def return_freed_memory() -> bool:
+    """Has the C library give large freed blocks back to the system; whether it can.
+
+    glibc raises its threshold for that whenever such a block is freed, up to 32 MiB, and then
+    keeps freed tensors below it: the process holds half as much again as lives in it. A fixed
+    threshold of ``MAPPED_FROM`` ends that, for the whole process (mallopt(3)).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False  # another C library, which has habits of its own
+    return bool(mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM))
 
 
 def padded(nbytes: int) -> int:

@@ -94,6 +94,10 @@ class Reservation:
         """Gives ``nbytes`` back."""
         self._ledger._change(self, -nbytes)
 
+    def reassign(self, kind: Kind, owner: str) -> None:
+        """The same bytes, for something else."""
+        self._ledger._reassign(self, kind, owner)
+
     def release(self) -> None:
         self._ledger._release(self)
 
@@ -272,6 +276,13 @@ class Ledger:
                 held._nbytes += nbytes
         if not fits:
             raise self.refusal(held.place, held.kind, nbytes, held.owner)
+
+    def _reassign(self, held: Reservation, kind: Kind, owner: str) -> None:
+        with self._lock:
+            account = self._accounts[held.place]
+            account.add(held.kind, held.owner, -held._nbytes)
+            held.kind, held.owner = kind, owner
+            account.add(kind, owner, held._nbytes)
 
     def _release(self, held: Reservation) -> None:
         with self._lock:

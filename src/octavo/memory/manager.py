@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, overload
 import torch
 
 from octavo.errors import ConfigError
+from octavo.memory.buffers import return_freed_memory
 from octavo.memory.disk import DiskTier
 from octavo.memory.encoder import Encoding
 from octavo.memory.entry import Entry, Terms
@@ -32,6 +33,9 @@ from octavo.memory.trace import Access, Op, TraceWriter
 
 #: Under pressure so much of a budget stays free for values on their way through.
 _PASSAGE = 16
+
+#: Hits between questions to a learned order.
+_ASKED = 8
 
 _RANK = {"drop-first": 0, "demote": 1, "keep": 2}
 
@@ -80,6 +84,7 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
                 "disk": parse_bytes(disk[1], name="disk") if disk else 0,
             }
         )
+        return_freed_memory()
         self._baseline = sample(self.device)
         tier = DiskTier(Path(disk[0]), self.ledger, keep=keep) if disk else None
         self._store = TieredStore(
@@ -93,11 +98,13 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
             else self._store
         )
         self._pools = PoolShelf(self.ledger, self.device)
-        self.lifetimes = Lifetimes(self._free)
+        self._lifetimes = Lifetimes(self._free)
+        self._watching = False
         self._trace = TraceWriter(Path(trace)) if trace is not None else None
-        self._store.observe(self._heard)
+        if trace is not None:
+            self._watch()
         if self.level.learn:
-            self._store.follow(LearnedOrder())
+            self._store.follow(LearnedOrder(), every=_ASKED)
         self._full_budgets = {place: self.ledger.budget(place) for place in PLACES}
         self._monitor = PressureMonitor(self._relieve) if self.level.watch_pressure else None
         if self._monitor is not None:
@@ -211,23 +218,43 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
         if keys is not None:
             self._store.follow(Schedule(list(keys), cyclic=cyclic))
         else:
-            self._store.follow(LearnedOrder() if self.level.learn else None)
+            self._store.follow(LearnedOrder() if self.level.learn else None, every=_ASKED)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Names what the program does meanwhile, so that last uses can be learned."""
+        self._watch()
         self._store.advise(self._advice)
         # Uses are told in batches; each belongs to the phase in which it happened.
         self._store.settle()
-        with self.lifetimes.phase(name):
+        with self._lifetimes.phase(name):
             try:
                 yield
             finally:
                 self._store.settle()
 
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """References and phases of values. Uses are counted from the first time it is asked."""
+        self._watch()
+        return self._lifetimes
+
+    def empty(
+        self, shape: Sequence[int], dtype: torch.dtype, *, owner: str = "caller"
+    ) -> torch.Tensor:
+        """A new tensor on the device that is in the budget from the start.
+
+        For values that are made in place: putting it takes its bytes over; until then they are
+        reserved for as long as anybody holds it.
+
+        Raises:
+            BudgetExceeded: the device has no room for it.
+        """
+        return self._store.borrow(tuple(shape), dtype, owner=owner)
+
     def leaks(self) -> list[Leak]:
         """References that look forgotten, by owner, most bytes first."""
-        return self.lifetimes.leaks()
+        return self._lifetimes.leaks()
 
     def flush(self) -> None:
         """Makes a disk copy of every value."""
@@ -279,16 +306,22 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
 
     # What the parts call.
 
+    def _watch(self) -> None:
+        """Has lifetimes and the trace hear of uses: each costs a hit a little."""
+        if not self._watching:
+            self._watching = True
+            self._store.observe(self._heard)
+
     def _heard(self, event: Op, entry: Entry) -> None:
         """A use, a new value or a deletion. Under the store's lock."""
         if event == "put":
-            self.lifetimes.born(entry.key, entry.nbytes)
+            self._lifetimes.born(entry.key, entry.nbytes)
         elif event == "get":
-            self.lifetimes.used(entry.key)
+            self._lifetimes.used(entry.key)
         else:
-            self.lifetimes.died(entry.key)
+            self._lifetimes.died(entry.key)
         if self._trace is not None:
-            phase = self.lifetimes.current
+            phase = self._lifetimes.current
             text = _text(entry.key)
             self._trace.record(Access(event, text, entry.nbytes, entry.cost, phase))
 
@@ -296,7 +329,7 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
         self._values.discard(key)
 
     def _advice(self, key: Key) -> int:
-        return _RANK[self.lifetimes.advice(key)]
+        return _RANK[self._lifetimes.advice(key)]
 
     def _relieve(self, pressure: Pressure) -> None:
         """Gives main memory up, and takes no more until the pressure is over."""

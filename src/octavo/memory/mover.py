@@ -290,7 +290,11 @@ class Mover:
             self._device.index is None or tensor.device.index == self._device.index
         )
         if here and tensor.is_contiguous() and storage - tensor.nbytes < PAGE:
-            return tensor.detach(), self._room("device", kind, storage, owner)
+            held = self._shelves.take_back(tensor)
+            if held is None:
+                return tensor.detach(), self._room("device", kind, storage, owner)
+            held.reassign(kind, owner)
+            return tensor.detach(), held
         nbytes = padded(tensor.nbytes) if self.shares_memory else tensor.nbytes
         held = self._room("device", kind, nbytes, owner)
         with released_on_failure(held):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 
 from octavo.errors import BudgetExceeded, CodecError, OctavoError, TierError
 from octavo.memory.buffers import holders_of
@@ -139,7 +139,7 @@ class RoomMaker:
             return victims
         first = {entry.key: entry for entry in islice(victims, _CONSIDERED)}
         ranked = [first[key] for key in self.ranking(place, list(first))]
-        return [*ranked, *victims]
+        return chain(ranked, victims)
 
     def _demote_all(
         self, place: Place, victims: list[Entry]

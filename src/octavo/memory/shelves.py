@@ -253,6 +253,16 @@ class Shelves:
         with self.lock:
             self._lent.append((StorageWeakRef(tensor.untyped_storage()), held))
 
+    def take_back(self, tensor: torch.Tensor) -> Reservation | None:
+        """The bytes of a lent tensor, for a store that keeps it now; None where it is not lent."""
+        storage = tensor.untyped_storage()
+        with self.lock:
+            for place, (memory, held) in enumerate(self._lent):
+                if memory.cdata == storage._cdata and held.place == "device":
+                    del self._lent[place]
+                    return held
+        return None
+
     def reap(self) -> int:
         """Releases what callers have let go; the bytes freed."""
         with self.lock:

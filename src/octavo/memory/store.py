@@ -136,7 +136,8 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
             return self._fetch(key)
         self._shelves.used(entry)
         if self._foresight is not None:
-            self._look_ahead(self._foresight, key)
+            # At the edge of what was fetched ahead there is something to decide.
+            self._look_ahead(self._foresight, key, now=entry.prefetched)
         return tensor.detach()
 
     def __setitem__(self, key: Key, tensor: torch.Tensor) -> None:
@@ -219,9 +220,14 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
                 self._shelves.counters.prefetches += 1
                 self._fetching[key] = self._fetchers.submit(self._fetch_ahead, key)
 
-    def follow(self, predictor: Predictor | None) -> None:
-        """Fetches ahead what ``predictor`` names, and lets go first what it expects last."""
-        self._foresight = Foresight(predictor) if predictor is not None else None
+    def follow(self, predictor: Predictor | None, *, every: int = 1) -> None:
+        """Fetches ahead what ``predictor`` names, and lets go first what it expects last.
+
+        Args:
+            predictor: None ends it.
+            every: hits after which it is asked; a miss asks it at once.
+        """
+        self._foresight = Foresight(predictor, every=every) if predictor is not None else None
         self._rank()
 
     def advise(self, advice: Advice | None) -> None:
@@ -343,7 +349,7 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
                 elif not ahead:
                     self._shelves.used(entry)
             if self._foresight is not None and not ahead:
-                self._look_ahead(self._foresight, key)
+                self._look_ahead(self._foresight, key, now=True)
             return tensor.detach()
 
     def _fetch_ahead(self, key: Key) -> None:
@@ -394,11 +400,11 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     # Prediction.
 
-    def _look_ahead(self, foresight: Foresight, key: Key) -> None:
+    def _look_ahead(self, foresight: Foresight, key: Key, *, now: bool) -> None:
         entries = self._shelves.entries
         below = [
             other
-            for other in foresight.after(key, self.settings.lookahead)
+            for other in foresight.after(key, self.settings.lookahead, now=now)
             if (entry := entries.get(other)) is not None and entry.tensor is None
         ]
         if below:

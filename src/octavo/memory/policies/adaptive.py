@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final
-
-from xxhash import xxh3_64_intdigest
+from zlib import crc32
 
 from octavo.memory.policies.base import Key, Policy
 from octavo.memory.policies.cost import CostAware
@@ -214,11 +213,10 @@ class Adaptive(Policy):
             shadow.write(key, kept.nbytes, kept.cost)
 
     def _sampled(self, key: Key) -> bool:
-        # Not hash(): that of a text differs from run to run.
-        return (
-            not self._halvings
-            or xxh3_64_intdigest(repr(key).encode()) >> (64 - self._halvings) == 0
-        )
+        # Not hash(): that of a text differs from run to run. A checksum alone clusters on keys
+        # that differ in a digit; Knuth's multiplier spreads them.
+        spread = crc32(repr(key).encode()) * 2_654_435_761 & 0xFFFFFFFF
+        return not self._halvings or spread >> (32 - self._halvings) == 0
 
     def _resample(self) -> None:
         """Keeps the bounds of what is remembered and sampled in step with the tier."""
