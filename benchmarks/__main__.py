@@ -23,6 +23,13 @@ SUITES: dict[str, dict[str, str]] = {
         "ocr": "benchmarks.ocr_speed",
         "tables": "benchmarks.table_structure",
     },
+    "memory": {
+        "policies": "benchmarks.memory.policies",
+        "disk": "benchmarks.memory.disk",
+        "store": "benchmarks.memory.store",
+        "codecs": "benchmarks.memory.codecs",
+        "pools": "benchmarks.memory.pools",
+    },
 }
 
 
@@ -35,7 +42,7 @@ class Claim(Protocol):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
+    given = _one_claim(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suite", choices=sorted(SUITES))
     parser.add_argument("--only", action="append", help="one claim of the suite; may be repeated")
@@ -57,6 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.no_write and not options.fast:
             _write(f"{known.suite}-{name}", measured)
     return 0
+
+
+def _one_claim(given: list[str]) -> list[str]:
+    """``memory_policies`` is short for ``memory --only policies``."""
+    suite, _, claim = given[0].partition("_") if given else ("", "", "")
+    if claim and claim in SUITES.get(suite, {}):
+        return [suite, "--only", claim, *given[1:]]
+    return given
 
 
 def _load(name: str) -> Claim:

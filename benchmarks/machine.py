@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _LIBRARIES = (
+    "blosc2",
     "numpy",
     "onnxruntime",
     "opencv-python-headless",
@@ -19,6 +20,9 @@ _LIBRARIES = (
     "pypdfium2",
     "rapid-layout",
     "rapidocr",
+    "torch",
+    "xxhash",
+    "zstandard",
 )
 
 

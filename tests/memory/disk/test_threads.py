@@ -77,12 +77,15 @@ def test_closing_waits_for_what_is_under_way(
         return real(*given)
 
     with ThreadPoolExecutor(2) as pool, tier(tmp_path) as made:
-        extent = put(made, value(MIB))
+        # One block, so that the reading thread itself is what has to be waited for.
+        extent = put(made, value(64 * KIB))
         monkeypatch.setattr(os, "preadv", slow)
         reading = pool.submit(get, made, extent)
         assert begun.wait(30)
         closing = pool.submit(made.close)
+        while not made._calls._changed._waiters and not closing.done():
+            pass
         assert not closing.done()
         go_on.set()
         closing.result(30)
-        assert torch.equal(reading.result(30), value(MIB))
+        assert torch.equal(reading.result(30), value(64 * KIB))

@@ -86,13 +86,13 @@ def test_the_ledger_counts_pages_and_refuses(tmp_path: Path) -> None:
 
 
 def test_the_disk_never_holds_more_than_the_budget(tmp_path: Path) -> None:
-    books = ledger(disk=16 * MIB)
+    books = ledger(disk=8 * MIB)
     with tier(tmp_path, books) as made:
-        for turn in range(12):
+        for turn in range(8):
             # Another class each time: what the last one left cannot be reused.
-            nbytes = (16 * MIB, 3 * MIB, 900 * KIB, 200 * KIB)[turn % 4]
-            extents = [put(made, value(nbytes)) for _ in range(16 * MIB // nbytes)]
-            assert on_disk(tmp_path) <= 16 * MIB
+            nbytes = (8 * MIB, 3 * MIB, 900 * KIB, 400 * KIB)[turn % 4]
+            extents = [put(made, value(nbytes)) for _ in range(8 * MIB // nbytes)]
+            assert on_disk(tmp_path) <= 8 * MIB
             assert torch.equal(get(made, extents[-1]), value(nbytes))
             for extent in extents:
                 made.free(extent)

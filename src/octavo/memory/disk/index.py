@@ -97,13 +97,8 @@ class Index:
         """
         line = _line(entry)
         with self._lock:
-            try:
-                _write_whole(self._fd, line, self._end)
-            except OSError:
-                # A line cut short would hide the next one's start.
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, self._end)
-                raise
+            # What a failed write leaves is no sound line, and the next one starts at its start.
+            _write_whole(self._fd, line, self._end)
             self._lines[entry.place] = (self._end, len(line))
             self._end += len(line)
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import torch
@@ -130,12 +130,10 @@ class Transfer:
             work()
         finally:
             # Also after an error: they may still be moving bytes of this value.
-            for helper in helpers:
-                helper.cancel()
-            wait(helpers)
-        for helper in helpers:
-            if not helper.cancelled():
-                helper.result()
+            failures = [helper.exception() for helper in helpers if not helper.cancel()]
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
     def _write_copied(self, fd: int, offset: int, data: memoryview) -> int:
         digest = xxhash.xxh3_64()

@@ -1,0 +1,252 @@
+"""Fills the tables of docs/memory.md, and that of README.md, from ``benchmarks/results``.
+
+``python tools/memory_tables.py`` writes them, ``--check`` only says whether they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# As a script it is started without the project's root on the path.
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.memory import policies, predictors  # noqa: E402
+
+Results = Mapping[str, Any]
+CLAIMS = ("policies", "disk", "store", "codecs", "pools")
+MISSING = "Not measured yet."
+
+
+def load(claim: str) -> Results | None:
+    """The results of one claim; None where it was never measured."""
+    path = ROOT / "benchmarks" / "results" / f"memory-{claim}.json"
+    if not path.exists():
+        return None
+    results: Results = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def updated(text: str) -> str:
+    """``text`` with the table between each pair of markers made anew."""
+    for name, (claim, table) in TABLES.items():
+        results = load(claim)
+        made = MISSING if results is None else f"{table(results)}\n\n{_where(results)}"
+        text = _between(text, name, made)
+    return _between(text, "memory", _summary({claim: load(claim) for claim in CLAIMS}))
+
+
+def _between(text: str, name: str, made: str) -> str:
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    return block.sub(lambda _: f"{begin}\n{made}\n{end}", text)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _where(results: Results) -> str:
+    machine = results["machine"]
+    changes = " with changes" if machine["changed_files"] else ""
+    return (
+        f"{machine['date'][:10]}, commit {str(machine['commit'])[:8]}{changes}, "
+        f"{machine['cores']} cores of {machine['cpu']}."
+    )
+
+
+def _hits(results: Results) -> str:
+    return _table(["", "µs a hit"], [(name, f"{us:.2f}") for name, us in results["hit_us"].items()])
+
+
+def _peaks(results: Results) -> str:
+    keys = ("level", "budget_mb", "ledger_peak_mb", "measured_mb")
+    head = ["level", "budget, MB", "ledger's peak, MB", "measured, MB"]
+    return _table(head, [[row[key] for key in keys] for row in results["peak"]])
+
+
+def _disk(results: Results) -> str:
+    return "\n\n".join((_bandwidth(results), _round_trips(results), _overlap(results)))
+
+
+def _bandwidth(results: Results) -> str:
+    rows = []
+    for size, found in results["bandwidth"].items():
+        if not isinstance(found, Mapping):
+            continue
+        rate = {name: f"{value / 1e9:.2f}" for name, value in found["bytes_per_s"].items()}
+        rows.append(
+            [
+                f"values of {size}",
+                f"{rate['tier read']} of {rate['bare read']} ({found['read_ratio']:.0%})",
+                f"{rate['tier write']} of {rate['bare write']} ({found['write_ratio']:.0%})",
+            ]
+        )
+    head = ["GB/s of a bare loop of direct I/O", "read", "write"]
+    return _table(head, rows)
+
+
+def _round_trips(results: Results) -> str:
+    capped = results["capped"]
+    size, cap = capped["tensor_bytes"] >> 20, capped["cap_bytes"] >> 20
+    rows = [
+        [tool, f"{taken['write']:.2f}", f"{taken['read']:.2f}", capped["speedup"].get(tool, "")]
+        for tool, taken in capped["seconds"].items()
+    ]
+    head = [
+        f"{capped['count']} tensors of {size} MiB, at most {cap} MiB of memory",
+        "write, s",
+        "read, s",
+        "times as long as Octavo",
+    ]
+    return _table(head, rows)
+
+
+def _overlap(results: Results) -> str:
+    overlap = results["overlap"]
+    rows = [
+        [name, f"{slower:.2f}", f"{overlap['read_bytes_per_s'].get(name, 0) / 1e9:.2f}"]
+        for name, slower in overlap["slowdown"].items()
+    ]
+    return _table(["a matrix product on all cores meanwhile", "of its time alone", "GB/s"], rows)
+
+
+def _pools(results: Results) -> str:
+    rows = []
+    for workload, found in results.items():
+        if not isinstance(found, Mapping) or "median" not in found:
+            continue
+        arena, plain = (found["median"][way] for way in found["median"])
+        rows += [
+            [f"{workload}: {name}", f"{arena[name]:.2f}", f"{plain[name]:.2f}"]
+            for name in ("peak over live", "allocate, us", "all three, us")
+        ]
+    return _table([f"{results['allocations']} allocations", "arena", "torch.empty"], rows)
+
+
+def _codecs(results: Results) -> str:
+    head = ["tensor", "codec", "ratio", "encode, GB/s", "decode, GB/s"]
+    rows = []
+    for tensor, found in results["tensors"].items():
+        for name, row in found["codecs"].items():
+            if name in _SHOWN:
+                figures = (row["ratio"], row["encode_gb_per_s"], row["decode_gb_per_s"])
+                rows.append([tensor, name, *(f"{figure:.2f}" for figure in figures)])
+    return _table(head, rows)
+
+
+def _summary(claims: Mapping[str, Results | None]) -> str:
+    """The README's: what was asked, what it is, what beside."""
+    rows = [row for name, rows in _ROWS.items() if (found := claims[name]) for row in rows(found)]
+    if not rows:
+        return MISSING
+    measured = [f"{name.capitalize()}: {_where(found)}" for name, found in claims.items() if found]
+    return _table(["", "Octavo", "beside"], rows) + "\n\n" + "\n".join(measured)
+
+
+def _policy_rows(results: Results) -> Iterator[list[str]]:
+    over = results["adaptive_over_best"]
+    yield [
+        "cost missed by the adaptive policy, over the best single one on each of 72 replays",
+        f"worst {over['worst']:.2f}, mean {over['mean']:.2f}",
+        "LRU: up to " + f"{_worst(results, 'lru'):.1f}",
+    ]
+
+
+def _worst(results: Results, name: str) -> float:
+    """The most that a policy alone misses over the best single one."""
+    worst = 0.0
+    for row in results["rows"]:
+        cost = {key: one["missed_cost"] for key, one in row["policies"].items()}
+        best = min(value for key, value in cost.items() if key not in ("adaptive", "belady"))
+        worst = max(worst, cost[name] / best if best else 1.0)
+    return worst
+
+
+def _disk_rows(results: Results) -> Iterator[list[str]]:
+    found = [row for row in results["bandwidth"].values() if isinstance(row, Mapping)]
+    for way in ("read", "write"):
+        ratios = [row[f"{way}_ratio"] for row in found]
+        yield [
+            f"disk tier, {way}: share of a bare loop of direct I/O, values of 1 to 256 MiB",
+            f"{min(ratios):.0%} to {max(ratios):.0%}",
+            "bare loop: 100%",
+        ]
+    capped = results["capped"]
+    others = ", ".join(f"{tool} {ratio}" for tool, ratio in capped["speedup"].items())
+    yield ["write and read back under a memory cap: times as long", "1", others]
+    slower = results["overlap"]["slowdown"]
+    yield [
+        "matrix product while the disk is read: times as long as alone",
+        f"{slower['tier']:.2f}",
+        f"numpy.fromfile {slower['numpy.fromfile']:.2f}",
+    ]
+
+
+def _store_rows(results: Results) -> Iterator[list[str]]:
+    hit = results["hit_us"]
+    yield [
+        "a hit in the top tier, µs (minimal, balanced, aggressive)",
+        ", ".join(
+            f"{hit[f'octavo, {level}']:.1f}" for level in ("minimal", "balanced", "aggressive")
+        ),
+        f"LRU dict under a lock {hit['LRU dict under a lock']:.1f}",
+    ]
+    worst = max(row["measured_mb"] / row["budget_mb"] for row in results["peak"])
+    yield ["measured peak over the budget, values of twice the budget", f"{worst:.2f}", "at most 1"]
+
+
+#: Codecs shown of those measured.
+_SHOWN = (
+    "fp16",
+    "bf16",
+    "int8",
+    "int4",
+    "sparse",
+    "zstd",
+    "blosc2 zstd level 1",
+    "blosc2 lz4 level 5",
+)
+
+#: Marker → claim and how its results are shown.
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "policies": ("policies", policies.table),
+    "predictors": ("policies", lambda results: predictors.table(results["predictors"])),
+    "hits": ("store", _hits),
+    "peaks": ("store", _peaks),
+    "disk": ("disk", _disk),
+    "pools": ("pools", _pools),
+    "codecs": ("codecs", _codecs),
+}
+
+_ROWS: dict[str, Callable[[Results], Iterator[list[str]]]] = {
+    "policies": _policy_rows,
+    "disk": _disk_rows,
+    "store": _store_rows,
+}
+
+PAGES = (ROOT / "docs" / "memory.md", ROOT / "README.md")
+
+
+def main() -> int:
+    old = False
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        now = updated(text)
+        if "--check" in sys.argv[1:]:
+            old = old or now != text
+        else:
+            page.write_text(now, encoding="utf-8")
+    if old:
+        print("tables of results are old: python tools/memory_tables.py", file=sys.stderr)
+    return int(old)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
