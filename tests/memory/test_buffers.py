@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.memory.buffers import (
+    HUGE_PAGE,
     MAPPED_FROM,
     PAGE,
     holders_of,
     host_buffer,
     memory_of,
     padded,
+    resident,
     whole_pages,
 )
 
@@ -105,21 +107,21 @@ def test_memory_is_shared_and_writable() -> None:
         assert int(data_b[3]) == 9
 
 
-def resident() -> int:
+def in_process() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
 def test_the_system_gets_it_back_with_the_last_view() -> None:
     gc.collect()
-    before = resident()
+    before = in_process()
     data_b = host_buffer(64 * MIB).fill_(1)
     view_b = data_b[5:100].view(5, 19)
-    assert resident() - before > 60 * MIB
+    assert in_process() - before > 60 * MIB
     del data_b
-    assert resident() - before > 60 * MIB, "a view still holds it"
+    assert in_process() - before > 60 * MIB, "a view still holds it"
     assert int(view_b[0, 0]) == 1
     del view_b
-    assert resident() - before < 4 * MIB
+    assert in_process() - before < 4 * MIB
 
 
 def test_many_buffers_leave_nothing_behind() -> None:
@@ -127,10 +129,10 @@ def test_many_buffers_leave_nothing_behind() -> None:
     for nbytes in sizes:
         host_buffer(nbytes).fill_(1)
     gc.collect()
-    before = resident()
+    before = in_process()
     for nbytes in sizes * 5:
         host_buffer(nbytes).fill_(1)
-    assert resident() - before < 4 * MIB
+    assert in_process() - before < 4 * MIB
 
 
 @pytest.mark.parametrize("nbytes", [100, MAPPED_FROM])
@@ -168,3 +170,26 @@ def test_pinned_needs_cuda() -> None:
     else:
         with pytest.raises(RuntimeError):
             host_buffer(MAPPED_FROM, pinned=True)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "taken", "expected"),
+    [
+        (100, 100, 100),
+        (MAPPED_FROM, MAPPED_FROM, MAPPED_FROM),
+        (5 * HUGE_PAGE, 5 * HUGE_PAGE, 5 * HUGE_PAGE),
+        (5 * HUGE_PAGE, HUGE_PAGE + 1, 2 * HUGE_PAGE),  # what was touched last may be there whole
+        (5 * HUGE_PAGE + PAGE, 5 * HUGE_PAGE + 1, 5 * HUGE_PAGE + PAGE),
+    ],
+)
+def test_what_the_front_of_a_buffer_may_hold(nbytes: int, taken: int, expected: int) -> None:
+    assert resident(host_buffer(nbytes)[:taken]) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident pages as Linux does")
+def test_a_half_written_buffer_holds_no_more_than_said() -> None:
+    before = in_process()
+    buffer = host_buffer(64 * HUGE_PAGE)
+    front = buffer[: 20 * HUGE_PAGE + 5]
+    front.fill_(1)
+    assert 20 * HUGE_PAGE <= in_process() - before <= resident(front) + 8 * 1024 * 1024

@@ -29,7 +29,7 @@ TRIALS = st.lists(
 
 
 @given(TRIALS)
-def test_the_least_depth_and_block_of_those_as_good_as_the_best_is_picked(
+def test_the_least_depth_of_those_as_good_as_the_best_is_picked_and_the_largest_block(
     trials: list[Trial],
 ) -> None:
     def seconds(trial: Trial) -> float:
@@ -37,10 +37,10 @@ def test_the_least_depth_and_block_of_those_as_good_as_the_best_is_picked(
 
     picked = pick(trials)
     least = min(map(seconds, trials))
-    assert seconds(picked) * 0.97 <= least * 1.000001
+    assert seconds(picked) * 0.95 <= least * 1.000001
     for trial in trials:
-        if (trial.depth, trial.block) < (picked.depth, picked.block):
-            assert seconds(trial) * 0.97 >= least * 0.999999
+        if (trial.depth, -trial.block) < (picked.depth, -picked.block):
+            assert seconds(trial) * 0.95 >= least * 0.999999
 
 
 @pytest.fixture
