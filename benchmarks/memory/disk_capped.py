@@ -1,8 +1,12 @@
-"""Round trips of more tensors than memory has room for, beside ``torch.save`` and ``numpy.memmap``.
+"""Round trips of more tensors than memory holds, beside ``torch.save`` and ``numpy.memmap``.
 
-``octavo disk`` is the disk tier alone, every value written and read; ``octavo store`` is what a user
-has, a store whose tiers in memory fill the cap but for what the process itself needs, and that is
-told the order of reads. Each tool runs in a process of its own in a control group whose memory, page cache included, is
+``octavo disk`` is the disk tier alone, every value written and read; ``octavo store`` is what a
+user has, a store whose tiers in memory fill the cap but for what the process itself needs, and
+that is told the order of reads. Each process first touches as much memory as it may have and lets
+go of it: in a virtual machine a page that was never touched costs many times as much, which is no
+tool's doing.
+
+Each tool runs in a process of its own in a control group whose memory, page cache included, is
 limited. Values are read into one tensor where the tool can do so; ``torch.load`` makes a new one
 each time. Where no such group can be made, the page cache is dropped after each file instead, and
 the result says so. This module is also the program that those processes run.
@@ -145,6 +149,7 @@ def main() -> None:
 
 
 def _round_trip(tool: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    host_buffer(options.cap - _PROCESS).fill_(1)
     value = host_buffer(options.size)
     value.random_(0, 256, generator=torch.Generator().manual_seed(0))
     with _way(tool, folder, options) as (write, read):

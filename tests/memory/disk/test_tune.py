@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.errors import TierError, TierFull
+from octavo.errors import ConfigError, TierError, TierFull
 from octavo.memory.disk import Trial, tune
 from octavo.memory.disk.tune import pick
 from tests.memory.disk.tiers import MIB, open_files
@@ -23,13 +23,19 @@ MODULE = sys.modules[tune.__module__]
 
 RATES = st.floats(1e6, 1e10)
 TRIALS = st.lists(
-    st.builds(Trial, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]), RATES, RATES),
+    st.builds(
+        Trial,
+        st.sampled_from([1 << 20, 2 << 20, 4 << 20]),
+        st.sampled_from([1, 2, 4, 8]),
+        RATES,
+        RATES,
+    ),
     min_size=1,
 )
 
 
 @given(TRIALS)
-def test_the_least_depth_of_those_as_good_as_the_best_is_picked_and_the_largest_block(
+def test_the_usual_or_else_the_least_depth_of_those_as_good_as_the_best_is_picked(
     trials: list[Trial],
 ) -> None:
     def seconds(trial: Trial) -> float:
@@ -37,10 +43,14 @@ def test_the_least_depth_of_those_as_good_as_the_best_is_picked_and_the_largest_
 
     picked = pick(trials)
     least = min(map(seconds, trials))
-    assert seconds(picked) * 0.95 <= least * 1.000001
-    for trial in trials:
-        if (trial.depth, -trial.block) < (picked.depth, -picked.block):
-            assert seconds(trial) * 0.95 >= least * 0.999999
+    assert seconds(picked) * 0.85 <= least * 1.000001
+    good = [trial for trial in trials if seconds(trial) * 0.85 < least * 0.999999]
+    usual = [trial for trial in good if (trial.block, trial.depth) == (4 << 20, 4)]
+    if usual:
+        assert (picked.block, picked.depth) == (4 << 20, 4)
+    elif (picked.block, picked.depth) != (4 << 20, 4):
+        for trial in good:
+            assert (picked.depth, -picked.block) <= (trial.depth, -trial.block)
 
 
 @pytest.fixture
@@ -63,7 +73,7 @@ def test_a_disk_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
     assert pick(found.measured) == Trial(
         found.block, found.depth, found.read_bytes_per_s, found.write_bytes_per_s
     )
-    assert len(told) == 5
+    assert len(told) == 1 + 3 * 4
     assert list(tmp_path.iterdir()) == []
     assert open_files() == descriptors
 
@@ -82,8 +92,8 @@ def test_all_bytes_of_a_trial_are_moved(tmp_path: Path, monkeypatch: pytest.Monk
     tune(tmp_path, total_bytes=4 * MIB)
     for block in (MIB, 2 * MIB):
         offsets = [offset for offset, nbytes in read if nbytes == block]
-        # Two depths, two rounds each.
-        assert sorted(offsets) == sorted([*range(0, 4 * MIB, block)] * 4)
+        # Two depths, three rounds each.
+        assert sorted(offsets) == sorted([*range(0, 4 * MIB, block)] * 6)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -110,7 +120,7 @@ def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 * MIB, 90 * MIB, 10 * MIB))
     with pytest.raises(TierFull, match=r"has not 16\.8 MB free"):
         tune(tmp_path, total_bytes=16 * MIB)
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ConfigError, match="too few"):
         tune(tmp_path, total_bytes=MIB)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import statistics
 import sys
 import threading
 import time
@@ -14,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from octavo.errors import LostValue, TierError, TierFull
+from octavo.errors import ConfigError, LostValue, TierError, TierFull
+from octavo.memory.buffers import PAGE, host_buffer, memory_of
 from octavo.memory.disk.access import (
     NO_ROOM,
     forget_cached,
@@ -24,7 +26,7 @@ from octavo.memory.disk.access import (
     write_at,
 )
 from octavo.memory.disk.folders import scratch_folder, unusable
-from octavo.memory.disk.tuning import Trial, Tuning, load_tuning, save_tuning
+from octavo.memory.disk.tuning import DEFAULT, Trial, Tuning, load_tuning, save_tuning
 from octavo.memory.sizes import format_bytes
 
 __all__ = ["Trial", "Tuning", "load_tuning", "pick", "save_tuning", "tune"]
@@ -35,12 +37,13 @@ _DEPTHS: Final = (1, 2, 4, 8, 16, 32)
 #: More than this under way at once is only more memory.
 _MOST_UNDER_WAY: Final = 32 * _MIB
 #: A trial ends after so many seconds even when it has not been through the whole file.
-_TRIAL_S: Final = 0.15
+_TRIAL_S: Final = 0.1
 #: No new trial after so many seconds: slow disks are told apart by few.
 _ENOUGH_S: Final = 14.0
-_ROUNDS: Final = 2
+_ROUNDS: Final = 3
+_AREA: Final = 64 * _MIB
 #: As good as the best: no disk measures the same twice.
-_CLOSE: Final = 0.95
+_CLOSE: Final = 0.85
 
 Move = Callable[[int, memoryview, int], int]
 
@@ -59,19 +62,24 @@ def tune(
         on_progress: told what is measured, one line at a time.
 
     Raises:
+        ConfigError: too few bytes.
         TierError: no such folder, or it cannot be written to.
         TierFull: the disk has not so much room.
     """
     total = total_bytes // _BLOCKS[-1] * _BLOCKS[-1]
     if total < _BLOCKS[-1]:
-        raise ValueError(f"{total_bytes} bytes are too few: at least {_BLOCKS[-1]}")
+        raise ConfigError(
+            f"{total_bytes} bytes are too few to measure with",
+            next_step=f"use at least {_BLOCKS[-1]}",
+        )
     _check(folder, total)
     tell = on_progress or (lambda _: None)
     own = scratch_folder(folder)
     try:
         note = why_not_direct(own.path)
+        memory = _touched(min(_AREA, total))
         with _filled(own.path / "tune", total, direct=note is None, tell=tell) as fd:
-            trials = _measured(fd, total, direct=note is None, tell=tell)
+            trials = _measured(fd, memory, total, direct=note is None, tell=tell)
     except OSError as error:
         if error.errno in NO_ROOM:
             raise _full(folder, total) from error
@@ -92,14 +100,15 @@ def tune(
 
 
 def pick(trials: Sequence[Trial]) -> Trial:
-    """Of those within 5 % of the best the one of least depth, then of the largest block.
+    """The usual one, unless others are clearly better; then the one of least depth among these.
 
     Best is what takes a value to the disk and back in the least time. Repeated runs differ by a
-    few per cent; fewer threads and fewer blocks cost less when there is other work.
+    tenth; fewer threads, and then fewer blocks, cost less when there is other work.
     """
     most = max(map(_there_and_back, trials))
     close = [trial for trial in trials if _there_and_back(trial) >= _CLOSE * most]
-    return min(close, key=lambda trial: (trial.depth, -trial.block))
+    usual = [one for one in close if (one.block, one.depth) == (DEFAULT.block, DEFAULT.depth)]
+    return usual[0] if usual else min(close, key=lambda trial: (trial.depth, -trial.block))
 
 
 def _there_and_back(trial: Trial) -> float:
@@ -137,43 +146,53 @@ def _filled(path: Path, total: int, *, direct: bool, tell: Callable[[str], None]
         os.close(fd)
 
 
-def _measured(fd: int, total: int, *, direct: bool, tell: Callable[[str], None]) -> list[Trial]:
-    trials: list[Trial] = []
+def _measured(
+    fd: int, memory: memoryview, total: int, *, direct: bool, tell: Callable[[str], None]
+) -> list[Trial]:
+    most = min(_MOST_UNDER_WAY, total)
+    pairs = [(block, depth) for block in _BLOCKS for depth in _DEPTHS if block * depth <= most]
+    rates: dict[tuple[int, int], list[tuple[float, float]]] = {}
     end = time.perf_counter() + _ENOUGH_S
-    for block in _BLOCKS:
-        for depth in _DEPTHS:
-            late = bool(trials) and time.perf_counter() > end
-            if late or block * depth > min(_MOST_UNDER_WAY, total):
-                continue
-            write = max(_rate(write_at, fd, total, block, depth, direct) for _ in range(_ROUNDS))
-            read = max(_rate(read_at, fd, total, block, depth, direct) for _ in range(_ROUNDS))
-            trials.append(Trial(block, depth, read, write))
-            tell(
-                f"{block // _MIB} MiB, {depth} at once: reads {format_bytes(read)}/s, "
-                f"writes {format_bytes(write)}/s"
-            )
-    return trials
+    for turn in range(_ROUNDS):
+        # There and back: a disk that slows down meanwhile (heat, a limit on bursts) is then
+        # unjust to no pair.
+        for pair in reversed(pairs) if turn % 2 else pairs:
+            if rates and time.perf_counter() > end:
+                break
+            write = _rate(write_at, fd, memory, total, *pair, direct)
+            read = _rate(read_at, fd, memory, total, *pair, direct)
+            rates.setdefault(pair, []).append((read, write))
+            tell(_said(*pair, read, write))
+    return [
+        Trial(*pair, *(statistics.median(way) for way in zip(*found, strict=True)))
+        for pair, found in rates.items()
+    ]
 
 
-def _rate(move: Move, fd: int, total: int, block: int, depth: int, direct: bool) -> float:
-    """Bytes per second."""
-    areas = [mmap.mmap(-1, block) for _ in range(depth)]
-    for area in areas:
-        # Memory that was never touched would be measured as well.
-        area[:] = os.urandom(4096) * (block // 4096)
+def _said(block: int, depth: int, read: float, write: float) -> str:
+    return (
+        f"{block // _MIB} MiB, {depth} at once: reads {format_bytes(read)}/s, "
+        f"writes {format_bytes(write)}/s"
+    )
+
+
+def _rate(
+    move: Move, fd: int, memory: memoryview, total: int, block: int, depth: int, direct: bool
+) -> float:
+    """Bytes per second, to and from more memory than a processor's cache holds: as values are."""
     ready = threading.Barrier(depth + 1)
 
     def work(number: int) -> int:
         done = 0
-        with memoryview(areas[number]) as view:
-            ready.wait()
-            for offset in range(number * block, total - block + 1, depth * block):
-                if done and time.perf_counter() - start > _TRIAL_S:
-                    break
-                _whole(move, fd, view, offset)
-                if not direct:
-                    forget_cached(fd, offset, block)
-                done += block
+        ready.wait()
+        for offset in range(number * block, total - block + 1, depth * block):
+            if done and time.perf_counter() - start > _TRIAL_S:
+                break
+            place = offset % (len(memory) - block + 1) // PAGE * PAGE
+            _whole(move, fd, memory[place : place + block], offset)
+            if not direct:
+                forget_cached(fd, offset, block)
+            done += block
         return done
 
     with ThreadPoolExecutor(depth) as pool:
@@ -181,10 +200,14 @@ def _rate(move: Move, fd: int, total: int, block: int, depth: int, direct: bool)
         start = time.perf_counter()
         ready.wait()
         moved = sum(worker.result() for worker in workers)
-        rate = moved / (time.perf_counter() - start)
-    for area in areas:
-        area.close()
-    return rate
+        return moved / (time.perf_counter() - start)
+
+
+def _touched(nbytes: int) -> memoryview:
+    """Memory in whole pages; what was never touched would be measured as well."""
+    area_b = host_buffer(nbytes)
+    area_b.fill_(1)
+    return memory_of(area_b)
 
 
 def _whole(move: Move, fd: int, view: memoryview, offset: int) -> None:
