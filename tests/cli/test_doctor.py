@@ -133,6 +133,7 @@ def test_the_cuda_build_is_read_without_importing_torch(
     (tmp_path / "torch" / "__init__.py").write_text("raise SystemError('imported')")
     (tmp_path / "torch" / "version.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # other tests load the real one
     importlib.invalidate_caches()
     assert torch_cuda_build() == expected
 
