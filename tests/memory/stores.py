@@ -9,7 +9,8 @@ import torch
 from octavo.memory.disk import DiskTier
 from octavo.memory.encoder import Encoding
 from octavo.memory.ledger import PLACES, Ledger
-from octavo.memory.store import StoreSettings, TieredStore
+from octavo.memory.store import TieredStore
+from octavo.memory.store_settings import StoreSettings
 
 KIB = 1024
 RAW = StoreSettings(encoding=Encoding(enabled=False))

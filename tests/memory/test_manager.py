@@ -214,3 +214,34 @@ def test_the_ledger_is_reconciled_with_the_process() -> None:
         assert "main" in found.explain()
         unexplained = found.unexplained["main"]
         assert unexplained is None or abs(unexplained) < 64 * MIB
+
+
+def test_closing_ends_every_part_though_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryManager(device="1MiB", disk=(tmp_path, "1MiB"), on="cpu", level="balanced")
+    memory["it"] = value(1)
+
+    def broken() -> None:
+        raise OSError("injected")
+
+    monkeypatch.setattr(memory._pools, "close", broken)
+    with pytest.raises(OSError, match="injected"):
+        memory.close()
+    assert memory.ledger.used("device") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("max_tensor", [None, "4KiB"])
+def test_values_are_taken_out_and_emptied(max_tensor: str | None) -> None:
+    with MemoryManager(device="1MiB", on="cpu", level="minimal", max_tensor=max_tensor) as memory:
+        memory["it"], memory["other"] = value(1), value(2)
+        memory.prefetch(["it"])
+        with memory.pinned("it") as tensor:
+            assert same(tensor, value(1))
+        assert same(memory.pop("it"), value(1))
+        assert memory.pop("it", None) is None
+        with pytest.raises(KeyError):
+            memory.pop("it")
+        memory.clear()
+        assert len(memory) == 0

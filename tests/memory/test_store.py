@@ -14,7 +14,7 @@ from octavo.memory.entry import Terms
 from octavo.memory.ledger import PLACES
 from octavo.memory.policies import PinnedSet
 from octavo.memory.prediction import Schedule
-from octavo.memory.store import StoreSettings
+from octavo.memory.store_settings import StoreSettings
 from tests.memory.stores import KIB, PACKED, RAW, at_rest, ledger_of, make_store, same, value
 
 
@@ -69,7 +69,7 @@ def test_any_tensor_survives_the_way_down_and_up(
 
 
 def test_a_small_view_does_not_keep_its_large_storage(tmp_path: Path) -> None:
-    with make_store(tmp_path) as store:
+    with make_store(tmp_path, device=16 << 20) as store:
         store["row"] = torch.zeros(1000, 1000)[3]
         assert ledger_of(store).used("device") <= 4000
 

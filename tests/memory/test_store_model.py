@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from pathlib import Path
 
@@ -65,7 +64,6 @@ class AgainstDict(RuleBasedStateMachine):
         for tensor, expected in self.held:
             assert same(tensor, expected)
         self.held.clear()
-        gc.collect()
 
     @rule(key=KEYS)
     def delete(self, key: int) -> None:
@@ -116,7 +114,6 @@ class AgainstDict(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.held.clear()
-        gc.collect()
         self.store._fetchers.shutdown(wait=True)
         at_rest(self.store)
         self.store.close()

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from octavo.errors import BudgetExceeded, CodecError
-from octavo.memory.buffers import host_buffer, padded
+from octavo.memory.buffers import host_buffer, padded, resident
 from octavo.memory.codecs import choose, encode_within
 from octavo.memory.codecs.base import Codec
 from octavo.memory.entry import Entry, Terms
@@ -107,7 +107,7 @@ class Encoder:
             payload = encode_within(
                 tensor, entry.terms.max_error, self._settings.min_ratio, codec=codec
             )
-            held.shrink(held.nbytes - padded(payload.nbytes))
+            held.shrink(held.nbytes - resident(payload.data))
         self._count(entry, payload)
         return payload, held
 

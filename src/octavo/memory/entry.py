@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from octavo.errors import ConfigError
 from octavo.memory.disk import Extent
 from octavo.memory.ledger import Kind, Place, Reservation
 from octavo.memory.payload import Payload
@@ -22,6 +23,9 @@ class Terms:
         max_error: how far an element may be off when it comes back; 0.0 is exact.
         cost: seconds to make it again; None: as long as it takes to read its bytes.
         droppable: whether it may be dropped when the lowest tier is full: it can be made again.
+
+    Raises:
+        ConfigError: ``max_error`` is negative or NaN.
     """
 
     kind: Kind = "features"
@@ -30,14 +34,23 @@ class Terms:
     cost: float | None = None
     droppable: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.max_error >= 0:
+            raise ConfigError(
+                f"a largest error of {self.max_error}",
+                where="max_error",
+                next_step="give 0.0 for exact values, or a positive number",
+            )
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
     """One value; never a second one: a new value under the same key is a new entry.
 
-    ``lock`` is held by whoever moves the bytes of this value. The fields below it change only
-    under ``lock`` *and* the shelves' lock, and may be read under either. At least one of
-    ``tensor``, ``payload`` and ``extent`` is there until ``dead``.
+    ``lock`` is held by whoever moves the bytes of this value. The copies below it change only
+    under ``lock`` *and* the shelves' lock, and may be read under either; so may ``pins``.
+    ``dead`` changes under the shelves' lock alone. At least one of ``tensor``, ``payload`` and
+    ``extent`` is there until ``dead``.
     """
 
     key: Key

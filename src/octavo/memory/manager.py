@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -28,7 +28,8 @@ from octavo.memory.pressure import Pressure, PressureMonitor
 from octavo.memory.reconcile import Reconciliation, reconcile, sample
 from octavo.memory.sizes import parse_bytes
 from octavo.memory.split import SplitStore
-from octavo.memory.store import StoreSettings, TieredStore
+from octavo.memory.store import TieredStore
+from octavo.memory.store_settings import StoreSettings
 from octavo.memory.trace import Access, Op, TraceWriter
 
 #: Under pressure so much of a budget stays free for values on their way through.
@@ -36,6 +37,8 @@ _PASSAGE = 16
 
 #: Hits between questions to a learned order.
 _ASKED = 8
+
+_MISSING: Any = object()
 
 _RANK = {"drop-first": 0, "demote": 1, "keep": 2}
 
@@ -154,6 +157,14 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
         )
         self._values.put(key, tensor, terms)
 
+    def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
+        """Reads and deletes a value; one that comes meanwhile under the same key stays."""
+        return self._values.pop(key) if default is _MISSING else self._values.pop(key, default)
+
+    def clear(self) -> None:
+        """Deletes all values without reading them."""
+        self._values.clear()
+
     def __delitem__(self, key: Key) -> None:
         del self._values[key]
 
@@ -177,7 +188,7 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
 
     def pinned(self, key: Key) -> AbstractContextManager[torch.Tensor]:
         """The value, which stays in the device tier meanwhile."""
-        return self._store.pinned(key)
+        return self._values.pinned(key)
 
     @overload
     def pool(self, name: Literal["kv"], **options: Any) -> BlockPool: ...
@@ -206,7 +217,7 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
 
     def prefetch(self, keys: Iterable[Key]) -> None:
         """Starts bringing values to the device and returns at once."""
-        self._store.prefetch(keys)
+        self._values.prefetch(keys)
 
     def schedule(self, keys: Iterable[Key] | None, *, cyclic: bool = False) -> None:
         """Makes the order of the coming reads known, so that each is there before its use.
@@ -284,14 +295,13 @@ class MemoryManager(MutableMapping[Key, torch.Tensor]):
 
     def close(self) -> None:
         """Ends threads and frees every tier. Harmless when repeated."""
-        if self._monitor is not None:
-            self._monitor.stop()
-        try:
-            self._pools.close()
-            self._store.close()
-        finally:
+        with ExitStack() as ends:  # the last first, and all of them whatever fails
             if self._trace is not None:
-                self._trace.close()
+                ends.callback(self._trace.close)
+            ends.callback(self._store.close)
+            ends.callback(self._pools.close)
+            if self._monitor is not None:
+                ends.callback(self._monitor.stop)
 
     def __enter__(self) -> Self:
         return self

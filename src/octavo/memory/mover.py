@@ -17,6 +17,7 @@ import torch
 from octavo.errors import (
     BudgetExceeded,
     CodecError,
+    ConfigError,
     CorruptValue,
     LostValue,
     OctavoError,
@@ -27,8 +28,9 @@ from octavo.memory.codecs import codec_named
 from octavo.memory.disk import DiskTier, Extent
 from octavo.memory.encoder import Encoder, Encoding, Room, released_on_failure
 from octavo.memory.entry import Entry, Terms, version_of
-from octavo.memory.ledger import Kind, Place, Reservation
+from octavo.memory.ledger import Place, Reservation
 from octavo.memory.payload import Payload
+from octavo.memory.policies.base import Key
 from octavo.memory.shelves import Shelves
 
 
@@ -80,7 +82,8 @@ class Mover:
 
         Raises:
             BudgetExceeded: no room on the device.
-            CorruptValue, LostValue, CodecError: every copy is damaged; the value is gone.
+            CorruptValue, LostValue, CodecError: what the disk gave back is damaged; the value
+                is gone. (A host copy that cannot be decoded is a fault of its codec, and stays.)
         """
         payload = entry.payload
         if payload is not None and self._same_memory(payload):
@@ -89,12 +92,12 @@ class Mover:
         held = self._room("device", entry.terms.kind, nbytes, entry.terms.owner)
         with released_on_failure(held):
             tensor = self._decoded(payload) if payload is not None else self._read(entry)
-        with self._shelves.lock:
-            self._shelves.counters.hits["host" if payload is not None else "disk"] += 1
-            if keep(entry):
-                self._shelves.set_tensor(entry, tensor, held)
-            else:
-                self._shelves.lend(tensor, held)
+            with self._shelves.lock:
+                self._shelves.counters.hits["host" if payload is not None else "disk"] += 1
+                if keep(entry):
+                    self._shelves.set_tensor(entry, tensor, held)
+                else:
+                    self._shelves.lend(tensor, held)
         return tensor
 
     def _lift_shared(
@@ -108,10 +111,13 @@ class Mover:
             held = self._room("device", entry.terms.kind, nbytes, entry.terms.owner)
         with self._shelves.lock:
             self._shelves.counters.hits["host"] += 1
-            if held is not None and keep(entry):
-                self._shelves.raise_(entry, tensor, held)
-            elif held is not None:
-                held.release()
+            if held is None:
+                return tensor
+            with released_on_failure(held):
+                if keep(entry):
+                    self._shelves.raise_(entry, tensor, held)
+                else:
+                    held.release()
         return tensor
 
     def sink(self, entry: Entry) -> int:
@@ -136,6 +142,22 @@ class Mover:
         self._tensor_to_disk(entry, entry.tensor)
         return self._shelves.drop_tensor(entry)
 
+    def sink_payload(self, entry: Entry) -> int:
+        """Gives up the host copy, after another is sure that is as exact; the bytes freed there.
+
+        Raises:
+            TierFull, TierError, CodecError: the disk did not take it; the copy stays.
+        """
+        freed = 0
+        if entry.tensor is not None:
+            # An older copy is of no use, and to make it anew would need the room asked for here.
+            freed = self._forget_stale(entry, entry.tensor)
+        if entry.payload is None:
+            return freed
+        if entry.extent is None and (entry.tensor is None or entry.lossy):
+            self._to_disk(entry, entry.payload)
+        return self._shelves.drop_payload(entry)
+
     def write_out(self, entry: Entry) -> None:
         """Makes a disk copy, if there is none; the other copies stay."""
         if entry.tensor is not None:
@@ -155,16 +177,14 @@ class Mover:
         """
         ledger = self._shelves.ledger
         terms = entry.terms
-        tensor = tensor.resolve_conj().resolve_neg()
         refused: OctavoError | None = None
         if entry.nbytes <= ledger.budget("device"):
             try:
-                tensor, held = self._on_device(tensor, terms.kind, terms.owner)
+                self._adopt_on_device(entry, tensor)
+                return
             except BudgetExceeded as error:
                 refused = without_frames(error)
-            else:
-                self._shelves.set_tensor(entry, tensor, held)
-                return
+        tensor = tensor.resolve_conj().resolve_neg()
         if ledger.budget("host"):
             try:
                 payload, host_held = self._encoder.encode(entry, tensor, "host", terms.kind)
@@ -198,14 +218,11 @@ class Mover:
         if disk is None or extent is None or header is None:
             raise LostValue("the value is in no tier", where=repr(entry.key))
         try:
-            data = host_buffer(extent.nbytes)
-            payload = Payload.from_header(header, data)
-            if self._same_memory(payload):
-                disk.read(extent, data)
-                return _as_tensor(payload)
-            with self._room(self._staging, "staging", padded(data.numel()), entry.terms.owner):
-                disk.read(extent, data)
-                return self._decoded(payload)
+            if self.shares_memory and header["codec"] == "raw":
+                return _as_tensor(_read_payload(disk, extent, header))
+            taken = padded(extent.nbytes)
+            with self._room(self._staging, "staging", taken, entry.terms.owner):
+                return self._decoded(_read_payload(disk, extent, header))
         except (CorruptValue, LostValue, CodecError) as error:
             self._lose(entry)
             error.where = f"{entry.key!r}" + (f", {error.where}" if error.where else "")
@@ -230,14 +247,16 @@ class Mover:
 
     # Down.
 
-    def _forget_stale(self, entry: Entry, tensor: torch.Tensor) -> None:
-        """Copies below are older than an in-place change of the tensor: they must go."""
-        if entry.version is not None and entry.version != version_of(tensor):
-            with self._shelves.lock:
-                self._shelves.drop_payload(entry)
-                self._shelves.drop_extent(entry)
-                entry.lossy = False
-                entry.version = version_of(tensor)
+    def _forget_stale(self, entry: Entry, tensor: torch.Tensor) -> int:
+        """Copies older than an in-place change of the tensor must go; the host bytes freed."""
+        if entry.version is None or entry.version == version_of(tensor):
+            return 0
+        with self._shelves.lock:
+            freed = self._shelves.drop_payload(entry)
+            self._shelves.drop_extent(entry)
+            entry.lossy = False
+            entry.version = version_of(tensor)
+            return freed
 
     def _to_host(self, entry: Entry) -> int:
         if entry.tensor is None:
@@ -264,7 +283,9 @@ class Mover:
         header = {**payload.header(), "terms": terms_header(entry.terms)}
         extent = self._write(disk, entry, payload.data)
         try:
-            disk.commit(entry.key, header, extent)
+            # Replaced meanwhile: a commit after that of the newer value would outlive it.
+            if not entry.dead:
+                disk.commit(entry.key, header, extent)
         except BaseException:
             disk.free(extent)
             raise
@@ -278,38 +299,59 @@ class Mover:
                 if not self._disk_room(data_b.numel()):
                     raise
 
-    def _on_device(
-        self, tensor: torch.Tensor, kind: Kind, owner: str
-    ) -> tuple[torch.Tensor, Reservation]:
-        """The tensor itself where it can be kept as it is, else a copy; and its bytes.
+    def _adopt_on_device(self, entry: Entry, tensor: torch.Tensor) -> None:
+        """Keeps the tensor itself where it can stay as it is, else a copy.
 
-        A small view of a large storage would keep all of it alive, so it is copied.
+        Memory that another value lies in is copied: neither could leave the device any more.
         """
-        storage = tensor.untyped_storage().nbytes()
+        terms, shelves = entry.terms, self._shelves
+        if self._fits_as_it_is(tensor):
+            held = shelves.take_back(tensor)
+            if held is not None:
+                held.reassign(terms.kind, terms.owner)
+            else:
+                storage = tensor.untyped_storage().nbytes()
+                held = self._room("device", terms.kind, storage, terms.owner)
+            with shelves.lock:
+                # Only now is it sure: another thread may have put the same tensor.
+                if not shelves.owns(tensor):
+                    shelves.set_tensor(entry, tensor, held)
+                    return
+            held.release()
+        nbytes = padded(tensor.nbytes) if self.shares_memory else tensor.nbytes
+        held = self._room("device", terms.kind, nbytes, terms.owner)
+        with released_on_failure(held):
+            copy = self._empty(tensor.dtype, tuple(tensor.shape))
+            shelves.set_tensor(entry, copy.copy_(tensor.detach()), held)
+
+    def _fits_as_it_is(self, tensor: torch.Tensor) -> bool:
+        """On the device, in order, and not a small view that keeps a large storage alive."""
         here = tensor.device.type == self._device.type and (
             self._device.index is None or tensor.device.index == self._device.index
         )
-        if here and tensor.is_contiguous() and storage - tensor.nbytes < PAGE:
-            held = self._shelves.take_back(tensor)
-            if held is None:
-                return tensor.detach(), self._room("device", kind, storage, owner)
-            held.reassign(kind, owner)
-            return tensor.detach(), held
-        nbytes = padded(tensor.nbytes) if self.shares_memory else tensor.nbytes
-        held = self._room("device", kind, nbytes, owner)
-        with released_on_failure(held):
-            copy = self._empty(tensor.dtype, tuple(tensor.shape))
-            copy.copy_(tensor.detach())
-        return copy, held
+        plain = tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+        if not here or not plain or self._shelves.owns(tensor):
+            return False
+        return tensor.untyped_storage().nbytes() - tensor.nbytes < PAGE
 
 
 def without_frames(error: OctavoError) -> OctavoError:
     """The error without its traceback, whose frames hold tensors that would count as in use."""
-    error.__traceback__ = None
-    for chained in (error.__cause__, error.__context__):
-        if chained is not None:
-            chained.__traceback__ = None
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        link = chain.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            chain += [link.__cause__, link.__context__]
     return error
+
+
+def _read_payload(disk: DiskTier, extent: Extent, header: Mapping[str, Any]) -> Payload:
+    data = host_buffer(extent.nbytes)
+    disk.read(extent, data)
+    return Payload.from_header(header, data)
 
 
 def _as_tensor(payload: Payload) -> torch.Tensor:
@@ -322,6 +364,18 @@ def terms_header(terms: Terms) -> dict[str, Any]:
     return asdict(terms)
 
 
-def terms_of(header: Mapping[str, Any]) -> Terms:
-    """The terms that :func:`terms_header` wrote."""
-    return Terms(**header["terms"])
+def entry_of(key: Key, header: Mapping[str, Any]) -> Entry:
+    """The entry of a kept value, still without its extent.
+
+    Raises:
+        CodecError: the header is not one that was written here.
+    """
+    payload = Payload.from_header(header, torch.empty(0, dtype=torch.uint8))
+    nbytes = torch.Size(payload.shape).numel() * payload.dtype.itemsize
+    try:
+        return Entry(key, payload.dtype, payload.shape, nbytes, Terms(**header["terms"]))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CodecError(
+            f"the terms of a stored value are damaged: {error}",
+            next_step="put the value anew",
+        ) from error

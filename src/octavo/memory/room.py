@@ -2,13 +2,14 @@
 
 A thread that needs room holds at most the lock of the entry that it moves. Victims' locks are
 only tried, never waited for, and each place has threads of its own for its demotions, which
-wait for lower places only: so nobody waits in a circle.
+wait for lower places only: so nobody waits in a circle. Who finds no victim waits for the moves
+of others, and gives up when the last of them has ended and freed nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 
 from octavo.errors import BudgetExceeded, CodecError, OctavoError, TierError
@@ -41,7 +42,9 @@ class RoomMaker:
 
     def __init__(self, shelves: Shelves, *, threads: int) -> None:
         self._shelves = shelves
+        #: Calls of :meth:`relieve` that found victims and are moving them.
         self._moving: dict[Place, int] = dict.fromkeys(PLACES, 0)
+        self._closed = False
         places: tuple[Place, ...] = ("device", "host")
         self._pools = {
             place: ThreadPoolExecutor(threads, thread_name_prefix=f"octavo-{place}")
@@ -51,6 +54,9 @@ class RoomMaker:
         self.mover: Mover
 
     def close(self) -> None:
+        """Ends the threads. Room can still be made: by the thread that needs it."""
+        with self._shelves.lock:
+            self._closed = True
         for pool in self._pools.values():
             pool.shutdown(wait=True)
 
@@ -69,11 +75,12 @@ class RoomMaker:
                 return held
             if nbytes > ledger.budget(place):
                 raise ledger.refusal(place, kind, nbytes, owner)
-            missing = nbytes - ledger.free(place)
-            if missing <= 0 or self._shelves.reap():
+            missing = ledger.state(place).short_of(nbytes)
+            if not missing or self._shelves.reap():
                 continue
+            released = self._shelves.releases[place]
             freed, failure = self.relieve(place, missing)
-            if not freed and not self._wait(place):
+            if not freed and not self._wait(place, released):
                 break
         try:
             # Others that hold bytes, such as pools, may have some to give.
@@ -88,39 +95,48 @@ class RoomMaker:
         """
         if place == "disk":
             return self._thin_out_disk(nbytes), None
-        with self._shelves.lock:
-            self._moving[place] += 1
         freed, failure = 0, None
         tried: set[Key] = set()
-        try:
-            while freed < nbytes:
-                victims = self._choose(place, nbytes - freed, tried)
-                if not victims:
-                    break
-                tried.update(entry.key for entry in victims)
+        while freed < nbytes:
+            victims = self._choose(place, nbytes - freed, tried)
+            if not victims:
+                break
+            tried.update(entry.key for entry in victims)
+            try:
                 for got, error in self._demote_all(place, victims):
                     freed += got
                     failure = error or failure
-        finally:
-            with self._shelves.lock:
-                self._moving[place] -= 1
-                self._shelves.freed.notify_all()
+            finally:
+                with self._shelves.lock:
+                    self._moving[place] -= 1
+                    self._shelves.freed.notify_all()
         return freed, failure
 
     def disk_room(self, nbytes: int) -> bool:
         """Frees room on the disk for a value of ``nbytes``; False when there is none to free."""
         return self._thin_out_disk(nbytes) > 0
 
-    def _wait(self, place: Place) -> bool:
-        """Waits for moves that may free ``place``; False when there are none to wait for."""
-        with self._shelves.lock:
-            if not self._moving[place]:
-                return False
-            self._shelves.freed.wait(_WAIT_S)
-            return True
+    def _wait(self, place: Place, released: int) -> bool:
+        """Waits for moves under way in ``place``; whether any bytes of it were given back.
+
+        Not to try again before that matters: threads that all find nothing would keep each
+        other waiting by trying.
+
+        Args:
+            released: the shelves' count of releases when room was last looked for.
+        """
+        shelves = self._shelves
+        with shelves.lock:
+            while self._moving[place] and shelves.releases[place] == released:
+                shelves.freed.wait(_WAIT_S)
+                shelves.reap()
+            return shelves.releases[place] != released
 
     def _choose(self, place: Place, nbytes: int, tried: set[Key]) -> list[Entry]:
-        """The next victims, together at least ``nbytes`` if there are as many."""
+        """The next victims, together at least ``nbytes`` if there are as many.
+
+        If there are any they count as moving, until the caller has moved them.
+        """
         with self._shelves.lock:
             chosen: list[Entry] = []
             for entry in self._ranked(place):
@@ -131,14 +147,16 @@ class RoomMaker:
                 nbytes -= held.nbytes if held is not None else 0
                 if nbytes <= 0:
                     break
+            self._moving[place] += bool(chosen)
             return chosen
 
     def _ranked(self, place: Place) -> Iterable[Entry]:
         victims = self._shelves.victims(place)
-        if self.ranking is None:
+        ranking = self.ranking
+        if ranking is None:
             return victims
         first = {entry.key: entry for entry in islice(victims, _CONSIDERED)}
-        ranked = [first[key] for key in self.ranking(place, list(first))]
+        ranked = [first[key] for key in ranking(place, list(first))]
         return chain(ranked, victims)
 
     def _demote_all(
@@ -147,11 +165,22 @@ class RoomMaker:
         under_way = []
         done = []
         for entry in victims:
-            if entry.nbytes >= _OWN_THREAD and not _clean(place, entry):
-                under_way.append(self._pools[place].submit(self._demote, place, entry))
+            future = self._submitted(place, entry)
+            if future is not None:
+                under_way.append(future)
             else:
                 done.append(self._demote(place, entry))
         return done + [future.result() for future in under_way]
+
+    def _submitted(
+        self, place: Place, entry: Entry
+    ) -> Future[tuple[int, OctavoError | None]] | None:
+        if entry.nbytes < _OWN_THREAD or _clean(place, entry):
+            return None
+        with self._shelves.lock:
+            if self._closed:
+                return None
+            return self._pools[place].submit(self._demote, place, entry)
 
     def _demote(self, place: Place, entry: Entry) -> tuple[int, OctavoError | None]:
         if not entry.lock.acquire(blocking=False):
@@ -171,9 +200,7 @@ class RoomMaker:
             return 0
         if place == "device":
             return self.mover.sink(entry)
-        if entry.tensor is None or entry.lossy:
-            self.mover.write_out(entry)
-        return self._shelves.drop_payload(entry)
+        return self.mover.sink_payload(entry)
 
     def _drop_if_allowed(
         self, place: Place, entry: Entry, error: OctavoError
@@ -182,7 +209,7 @@ class RoomMaker:
         with self._shelves.lock:
             self._shelves.counters.failed(error)
             full = isinstance(error, BudgetExceeded | TierError)
-            if not (full and entry.terms.droppable and not entry.pins):
+            if not (full and entry.terms.droppable):
                 return 0, error
             if self._shelves.forget(entry.key, entry) is None:
                 return 0, error

@@ -8,22 +8,26 @@ Order of locks: an entry's, then the shelves', then the ledger's.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from octavo.errors import ReleasedError
 from octavo.memory.disk import DiskTier, Extent
 from octavo.memory.entry import Entry, version_of
 from octavo.memory.ledger import PLACES, Ledger, Place, Reservation
 from octavo.memory.payload import Payload
 from octavo.memory.policies.base import Key, Policy
-from octavo.memory.store_stats import Counters
+from octavo.memory.store_stats import Counters, StoreStats
 from octavo.memory.trace import Op
 
 #: Uses remembered before they are told to the policies even without a miss.
 _USES = 1024
+
+#: Loans in the books from which those that ended are looked for.
+_LOANS = 64
 
 #: Told of every use, new value and deletion, in order.
 Observer = Callable[[Op, Entry], None]
@@ -53,7 +57,14 @@ class Shelves:
         self.observers: list[Observer] = []
         #: Bytes of this store's own copies, by place.
         self.held: dict[Place, int] = dict.fromkeys(PLACES, 0)
+        #: How often bytes of a place were given back.
+        self.releases: dict[Place, int] = dict.fromkeys(PLACES, 0)
+        self.closed = False
+        #: Memory of the copies here, by its address in torch, and how many copies lie in it.
+        self._own: Counter[int] = Counter()
         self._lent: list[tuple[StorageWeakRef, Reservation]] = []
+        self._reap_from = _LOANS
+        self._stop_reaping: list[Callable[[], None]] = []
 
     # Uses.
 
@@ -67,7 +78,11 @@ class Shelves:
                 self.lock.release()
 
     def settle(self) -> None:
-        """Tells the policies and observers of uses so far. Under ``lock``."""
+        """Tells the policies and observers of uses so far."""
+        with self.lock:
+            self._settle()
+
+    def _settle(self) -> None:
         device = self.policies["device"]
         while self.uses:
             entry = self.uses.popleft()
@@ -77,7 +92,9 @@ class Shelves:
                 self.counters.prefetch_hits += 1
             if not entry.dead and entry.key in device:
                 device.touch(entry.key)
-            self.tell("get", entry)
+            # A reader may have found the value just before it was deleted, and told of that.
+            if not entry.dead:
+                self.tell("get", entry)
 
     def tell(self, event: Op, entry: Entry) -> None:
         for observer in self.observers:
@@ -90,6 +107,7 @@ class Shelves:
             # Detached: a view would keep its base as a second holder of the memory.
             entry.tensor, entry.tensor_held = tensor.detach(), held
             entry.version = version_of(entry.tensor)
+            self._own[tensor.untyped_storage()._cdata] += 1
             self.held["device"] += held.nbytes
             self._told("device", entry, held.nbytes)
 
@@ -107,7 +125,7 @@ class Shelves:
             if self._current(entry):
                 self.policies["device"].evict(entry.key)
             self.held["device"] -= held.nbytes
-            memory = StorageWeakRef(tensor.untyped_storage())
+            memory = self._disown(tensor)
             del tensor
             return self._let_go(memory, held)
 
@@ -115,6 +133,7 @@ class Shelves:
         with self.lock:
             entry.payload, entry.payload_held = payload, held
             entry.lossy = entry.lossy or payload.error > 0
+            self._own[payload.data.untyped_storage()._cdata] += 1
             self.held["host"] += held.nbytes
             self._told("host", entry, held.nbytes)
 
@@ -128,7 +147,7 @@ class Shelves:
             if self._current(entry):
                 self.policies["host"].evict(entry.key)
             self.held["host"] -= held.nbytes
-            memory = StorageWeakRef(payload.data.untyped_storage())
+            memory = self._disown(payload.data)
             del payload
             return self._let_go(memory, held)
 
@@ -146,13 +165,16 @@ class Shelves:
 
     def _hand_over(self, place: Place, entry: Entry) -> int:
         if place == "device":
-            held, entry.tensor, entry.tensor_held = entry.tensor_held, None, None
+            held, tensor = entry.tensor_held, entry.tensor
+            entry.tensor = entry.tensor_held = None
         else:
-            held, entry.payload, entry.payload_held = entry.payload_held, None, None
+            held, tensor = entry.payload_held, entry.payload.data if entry.payload else None
+            entry.payload = entry.payload_held = None
+        if held is None or tensor is None:
+            return 0
         if self._current(entry):
             self.policies[place].evict(entry.key)
-        if held is None:
-            return 0
+        self._disown(tensor)
         self.held[place] -= held.nbytes
         return self._release(held)
 
@@ -184,17 +206,17 @@ class Shelves:
                 "disk": self.drop_extent(entry),
             }
 
-    def clear(self, *, keep_extents: bool) -> None:
-        """Takes all values out at the end; extents that are kept stay on the disk."""
+    def close(self) -> list[Entry]:
+        """Takes all values out and lets none in; those that were there, with their copies."""
         with self.lock:
             self.settle()
-            for entry in list(self.entries.values()):
-                del self.entries[entry.key]
+            self.closed = True
+            entries = list(self.entries.values())
+            self.entries.clear()
+            for entry in entries:
                 self._withdraw(entry)
-                self.drop_tensor(entry)
-                self.drop_payload(entry)
-                if not keep_extents:
-                    self.drop_extent(entry)
+            self._reap_for_others()
+            return entries
 
     # Values come and go.
 
@@ -202,6 +224,8 @@ class Shelves:
         """Makes ``entry`` the value of its key; the one that it replaces."""
         with self.lock:
             self.settle()
+            if self.closed:
+                raise ReleasedError("the store is closed", next_step="open a new one")
             before = self.entries.get(entry.key)
             self.entries[entry.key] = entry
             if before is not None:
@@ -222,6 +246,12 @@ class Shelves:
             self._withdraw(found)
             self.tell("delete", found)
             return found
+
+    def abandon(self, entry: Entry) -> None:
+        """Takes the copies of a new value back that did not become the one of its key."""
+        with self.lock:
+            if not self._current(entry):
+                self.drop_all(entry)
 
     def _withdraw(self, entry: Entry) -> None:
         """No new reader finds ``entry``; the policies know its key no longer."""
@@ -251,7 +281,12 @@ class Shelves:
     def lend(self, tensor: torch.Tensor, held: Reservation) -> None:
         """Keeps ``held`` for as long as somebody holds ``tensor``, which the store does not."""
         with self.lock:
-            self._lent.append((StorageWeakRef(tensor.untyped_storage()), held))
+            self._enter_loan(StorageWeakRef(tensor.untyped_storage()), held)
+
+    def owns(self, tensor: torch.Tensor) -> bool:
+        """Whether a copy of some value lies in the memory of ``tensor``."""
+        with self.lock:
+            return tensor.untyped_storage()._cdata in self._own
 
     def take_back(self, tensor: torch.Tensor) -> Reservation | None:
         """The bytes of a lent tensor, for a store that keeps it now; None where it is not lent."""
@@ -280,12 +315,41 @@ class Shelves:
     def _let_go(self, memory: StorageWeakRef, held: Reservation) -> int:
         if memory.expired():
             return self._release(held)
-        self._lent.append((memory, held))
+        self._enter_loan(memory, held)
         return 0
+
+    def _reap_for_others(self) -> None:
+        """After the end: whoever needs bytes of loans that outlive the store ends those it can."""
+        if self.closed and self._lent and not self._stop_reaping:
+            self._stop_reaping = [
+                self.ledger.add_reclaimer(place, self._reap_late) for place in PLACES
+            ]
+
+    def _reap_late(self, _: int) -> int:
+        with self.lock:
+            freed = self.reap()
+            while self._stop_reaping and not self._lent:
+                self._stop_reaping.pop()()
+            return freed
+
+    def _enter_loan(self, memory: StorageWeakRef, held: Reservation) -> None:
+        self._lent.append((memory, held))
+        self._reap_for_others()
+        if len(self._lent) >= self._reap_from:
+            self.reap()
+            self._reap_from = max(_LOANS, 2 * len(self._lent))
+
+    def _disown(self, tensor: torch.Tensor) -> StorageWeakRef:
+        storage = tensor.untyped_storage()
+        self._own[storage._cdata] -= 1
+        if not self._own[storage._cdata]:
+            del self._own[storage._cdata]
+        return StorageWeakRef(storage)
 
     def _release(self, held: Reservation) -> int:
         nbytes = held.nbytes
         held.release()
+        self.releases[held.place] += nbytes > 0
         self.freed.notify_all()
         return nbytes
 
@@ -298,6 +362,19 @@ class Shelves:
             entry = self.entries.get(key)
             if entry is not None:
                 yield entry
+
+    def stats(self) -> StoreStats:
+        """What was counted, and what is here now."""
+        with self.lock:
+            self.reap()
+            self.settle()
+            copies = dict.fromkeys(PLACES, 0)
+            for entry in self.entries.values():
+                for place in entry.places():
+                    copies[place] += 1
+            return self.counters.stats(
+                values=len(self.entries), copies=copies, lent_bytes=self.lent_bytes()
+            )
 
     def check(self) -> None:
         """Raises AssertionError where the books disagree; for tests and debugging."""

@@ -15,54 +15,35 @@ full. A disk that loses bytes costs the values in them: reading one raises and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
-from octavo.errors import BudgetExceeded, OctavoError, ReleasedError
-from octavo.memory.disk import DiskTier, Extent
-from octavo.memory.encoder import Encoding
+from octavo.errors import BudgetExceeded, CodecError, OctavoError, ReleasedError
+from octavo.memory.disk import DiskTier
 from octavo.memory.entry import Entry, Terms
 from octavo.memory.foresight import Foresight
-from octavo.memory.ledger import PLACES, Ledger, Place
-from octavo.memory.mover import Mover, terms_of
-from octavo.memory.payload import Payload
-from octavo.memory.policies import LRU
+from octavo.memory.ledger import Ledger, Place
+from octavo.memory.mover import Mover, entry_of
 from octavo.memory.policies.base import Key, Policy
 from octavo.memory.prediction.base import Predictor
 from octavo.memory.room import RoomMaker
 from octavo.memory.shelves import Observer, Shelves
+from octavo.memory.store_settings import StoreSettings
 from octavo.memory.store_stats import StoreStats
 
+__all__ = ["Advice", "StoreSettings", "TieredStore"]
+
 _DEFAULT_TERMS = Terms()
+_MISSING: Any = object()
 
 #: How much a key is worth keeping up: values of the lowest rank leave a tier first.
 Advice = Callable[[Key], int]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """How a store works; none of it changes what comes back.
-
-    Attributes:
-        device_policy, host_policy, disk_policy: who goes next from each tier.
-        encoding: of values on their way down.
-        movers: threads per tier that encode and write; as many more fetch ahead.
-        lookahead: keys that are fetched ahead of a predictor; 0 for none.
-    """
-
-    device_policy: Callable[[int], Policy] = LRU
-    host_policy: Callable[[int], Policy] = LRU
-    disk_policy: Callable[[int], Policy] = LRU
-    encoding: Encoding = field(default_factory=Encoding)
-    movers: int = 2
-    lookahead: int = 4
 
 
 class TieredStore(MutableMapping[Key, torch.Tensor]):
@@ -111,11 +92,15 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
         self._advice: Advice | None = None
         self._margin = 0
         self._closed = False
-        self._stop_reclaiming = [
+        self._reclaimers = [
             ledger.add_reclaimer("device", partial(self.relieve, "device")),
             ledger.add_reclaimer("host", partial(self.relieve, "host")),
         ]
-        self._recover()
+        try:
+            self._recover()
+        except BaseException:
+            self._stop()
+            raise
 
     # The mapping.
 
@@ -124,20 +109,17 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
         Raises:
             KeyError: no such key.
+            ReleasedError: the store is closed.
             BudgetExceeded: the device has no room for it; the value stays where it is.
             CorruptValue, LostValue: the disk lost it; the key is gone.
         """
         entry = self._shelves.entries.get(key)
-        if entry is None:
-            self._missed()
-            raise KeyError(key)
-        tensor = entry.tensor
-        if tensor is None:
+        tensor = entry.tensor if entry is not None else None
+        if entry is None or tensor is None:
             return self._fetch(key)
         self._shelves.used(entry)
-        if self._foresight is not None:
-            # At the edge of what was fetched ahead there is something to decide.
-            self._look_ahead(self._foresight, key, now=entry.prefetched)
+        # At the edge of what was fetched ahead there is something to decide.
+        self._look_ahead(key, now=entry.prefetched)
         return tensor.detach()
 
     def __setitem__(self, key: Key, tensor: torch.Tensor) -> None:
@@ -150,10 +132,15 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
             BudgetExceeded, TierFull: no tier has room; the value before is still there.
         """
         self._check_open()
+        hash(key)  # one that has none is refused before anything is reserved
         entry = Entry(key, tensor.dtype, tuple(tensor.shape), tensor.nbytes, terms)
         with entry.lock:
-            self._mover.adopt(entry, tensor)
-            before = self._shelves.install(entry)
+            try:
+                self._mover.adopt(entry, tensor)
+                before = self._shelves.install(entry)
+            except BaseException:
+                self._shelves.abandon(entry)
+                raise
         if before is not None:
             self._free(before)
 
@@ -161,12 +148,31 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
         if not self.discard(key):
             raise KeyError(key)
 
+    def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
+        """Reads and deletes a value; one that comes meanwhile under the same key stays."""
+        while True:
+            entry = self._shelves.entries.get(key)
+            try:
+                value = self[key]
+            except KeyError:
+                if default is _MISSING:
+                    raise
+                return default
+            if entry is not None and self._shelves.forget(key, entry) is not None:
+                self._free(entry)
+                return value
+
     def discard(self, key: Key) -> bool:
         """Deletes a value without reading it; whether it was there."""
         entry = self._shelves.forget(key)
         if entry is not None:
             self._free(entry)
         return entry is not None
+
+    def clear(self) -> None:
+        """Deletes all values without reading them."""
+        for key in self:
+            self.discard(key)
 
     def __contains__(self, key: object) -> bool:
         return key in self._shelves.entries
@@ -182,8 +188,8 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     def places(self, key: Key) -> tuple[Place, ...]:
         """The tiers in which ``key`` has a copy, highest first; empty when it is not there."""
+        entry = self._shelves.entries.get(key)
         with self._shelves.lock:
-            entry = self._shelves.entries.get(key)
             return entry.places() if entry is not None else ()
 
     @contextmanager
@@ -236,14 +242,17 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
         self._rank()
 
     def observe(self, observer: Observer) -> None:
-        """Has ``observer`` told of uses, new values and deletions, in order, in batches."""
+        """Has ``observer`` told of uses, new values and deletions, in order, in batches.
+
+        It is called under the store's lock: it must be quick, must not raise, and must not
+        use the store.
+        """
         with self._shelves.lock:
             self._shelves.observers.append(observer)
 
     def settle(self) -> None:
         """Tells policies and observers of the uses so far."""
-        with self._shelves.lock:
-            self._shelves.settle()
+        self._shelves.settle()
 
     def relieve(self, place: Place, nbytes: int) -> int:
         """Frees up to ``nbytes`` of a tier, or a little more; what was freed."""
@@ -271,53 +280,34 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     def stats(self) -> StoreStats:
         """What it did and holds, now."""
-        shelves = self._shelves
-        shelves.reap()
-        with shelves.lock:
-            shelves.settle()
-            count = shelves.counters
-            copies = dict.fromkeys(PLACES, 0)
-            for entry in shelves.entries.values():
-                for place in entry.places():
-                    copies[place] += 1
-            return StoreStats(
-                values=len(shelves.entries),
-                copies=copies,
-                hits=dict(count.hits),
-                misses=count.misses,
-                puts=count.puts,
-                demotions=dict(count.demotions),
-                demoted_bytes=dict(count.demoted_bytes),
-                dropped=count.dropped,
-                encoded_ratio=count.raw_bytes / count.encoded_bytes
-                if count.encoded_bytes
-                else None,
-                codecs=dict(count.codecs),
-                prefetches=count.prefetches,
-                prefetch_hits=count.prefetch_hits,
-                prefetch_failures=count.prefetch_failures,
-                failures=dict(count.failures),
-                lost=count.lost,
-                lent_bytes=shelves.lent_bytes(),
-            )
+        return self._shelves.stats()
 
     def close(self) -> None:
-        """Ends the threads, frees every tier and closes the disk. Harmless when repeated."""
-        if self._closed:
-            return
-        self._closed = True
-        for stop in self._stop_reclaiming:
-            stop()
+        """Ends the threads, frees every tier and closes the disk. Harmless when repeated.
+
+        Operations of other threads end first, or raise ``ReleasedError``. With a kept disk every
+        value is written to it.
+
+        Raises:
+            TierError, BudgetExceeded, CodecError: a value could not be kept; it is closed still.
+        """
+        with self._shelves.lock:
+            if self._closed:
+                return
+            self._closed = True
         self._fetchers.shutdown(wait=True, cancel_futures=True)
-        keep = self._shelves.disk is not None and self._shelves.disk.keep
+        disk = self._shelves.disk
+        keep = disk is not None and disk.keep
         try:
             if keep:
                 self.flush()
         finally:
-            self._rooms.close()
-            self._shelves.clear(keep_extents=keep)
-            if self._shelves.disk is not None:
-                self._shelves.disk.close()
+            for entry in self._shelves.close():
+                # Threads that still move it end first.
+                self._free(entry, keep_extent=keep)
+            self._stop()
+            if disk is not None:
+                disk.close()
 
     def __enter__(self) -> Self:
         return self
@@ -334,10 +324,7 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     def _fetch(self, key: Key, *, ahead: bool = False) -> torch.Tensor:
         while True:
-            entry = self._shelves.entries.get(key)
-            if entry is None:
-                self._missed()
-                raise KeyError(key)
+            entry = self._found(key)
             with entry.lock:
                 if entry.dead:
                     continue
@@ -348,16 +335,16 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
                     entry.prefetched = ahead
                 elif not ahead:
                     self._shelves.used(entry)
-            if self._foresight is not None and not ahead:
-                self._look_ahead(self._foresight, key, now=True)
+            if not ahead:
+                self._look_ahead(key, now=True)
             return tensor.detach()
 
     def _fetch_ahead(self, key: Key) -> None:
         try:
             self._fetch(key, ahead=True)
-        except KeyError:
+        except (KeyError, ReleasedError):
             pass
-        except OctavoError as error:
+        except (OctavoError, RuntimeError, MemoryError, OSError) as error:
             with self._shelves.lock:
                 self._shelves.counters.prefetch_failures += 1
                 self._shelves.counters.failed(error)
@@ -381,10 +368,7 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     def _pin(self, key: Key) -> tuple[torch.Tensor, Entry]:
         while True:
-            entry = self._shelves.entries.get(key)
-            if entry is None:
-                self._missed()
-                raise KeyError(key)
+            entry = self._found(key)
             with entry.lock:
                 if entry.dead:
                     continue
@@ -400,15 +384,14 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     # Prediction.
 
-    def _look_ahead(self, foresight: Foresight, key: Key, *, now: bool) -> None:
-        entries = self._shelves.entries
-        below = [
-            other
-            for other in foresight.after(key, self.settings.lookahead, now=now)
-            if (entry := entries.get(other)) is not None and entry.tensor is None
-        ]
-        if below:
-            self.prefetch(below)
+    def _look_ahead(self, key: Key, *, now: bool) -> None:
+        foresight = self._foresight
+        if foresight is None:
+            return
+        coming = foresight.after(key, self.settings.lookahead, now=now)
+        found = map(self._shelves.entries.get, coming)
+        if any(entry is not None and entry.tensor is None for entry in found):
+            self.prefetch(coming)
 
     def _rank(self) -> None:
         """Has victims ranked by foresight, and above that by advice, if there are any."""
@@ -422,14 +405,27 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     # Ends.
 
-    def _free(self, entry: Entry) -> None:
+    def _free(self, entry: Entry, *, keep_extent: bool = False) -> None:
         """Frees the copies of an entry that nobody finds any more, once its bytes are at rest."""
         with entry.lock:
-            self._shelves.drop_all(entry)
+            self._shelves.drop_tensor(entry)
+            self._shelves.drop_payload(entry)
+            if not keep_extent:
+                self._shelves.drop_extent(entry)
 
-    def _missed(self) -> None:
-        with self._shelves.lock:
-            self._shelves.counters.misses += 1
+    def _found(self, key: Key) -> Entry:
+        entry = self._shelves.entries.get(key)
+        if entry is None:
+            self._check_open()
+            with self._shelves.lock:
+                self._shelves.counters.misses += 1
+            raise KeyError(key)
+        return entry
+
+    def _stop(self) -> None:
+        for stop in self._reclaimers:
+            stop()
+        self._rooms.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -441,18 +437,14 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
         if disk is None:
             return
         for key, header, extent in disk.recover():
-            self._enter_recovered(key, header, extent)
-
-    def _enter_recovered(self, key: Key, header: Mapping[str, object], extent: Extent) -> None:
-        empty = torch.empty(0, dtype=torch.uint8)
-        payload = Payload.from_header(header, empty)
-        entry = Entry(
-            key,
-            payload.dtype,
-            payload.shape,
-            torch.Size(payload.shape).numel() * payload.dtype.itemsize,
-            terms_of(header),
-        )
-        with entry.lock:
+            try:
+                entry = entry_of(key, header)
+            except CodecError:
+                disk.free(extent)
+                self._shelves.counters.lost += 1
+                continue
             self._shelves.set_extent(entry, extent, dict(header))
-            self._shelves.install(entry)
+            before = self._shelves.install(entry)
+            # Where the process was killed between the commit of a value and the end of an older.
+            if before is not None:
+                self._free(before)

@@ -30,6 +30,27 @@ class Counters:
         name = type(error).__name__
         self.failures[name] = self.failures.get(name, 0) + 1
 
+    def stats(self, *, values: int, copies: dict[Place, int], lent_bytes: int) -> StoreStats:
+        """These counts, as they are now, beside what the store holds."""
+        return StoreStats(
+            values=values,
+            copies=copies,
+            hits=dict(self.hits),
+            misses=self.misses,
+            puts=self.puts,
+            demotions=dict(self.demotions),
+            demoted_bytes=dict(self.demoted_bytes),
+            dropped=self.dropped,
+            encoded_ratio=self.raw_bytes / self.encoded_bytes if self.encoded_bytes else None,
+            codecs=dict(self.codecs),
+            prefetches=self.prefetches,
+            prefetch_hits=self.prefetch_hits,
+            prefetch_failures=self.prefetch_failures,
+            failures=dict(self.failures),
+            lost=self.lost,
+            lent_bytes=lent_bytes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
