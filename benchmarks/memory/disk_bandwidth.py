@@ -66,7 +66,7 @@ def _one_size(
                     rates.setdefault(name, []).append(total / (time.perf_counter() - start))
         direct = tier.tier.direct
     found = {name: statistics.median(values) for name, values in rates.items()}
-    read, write = (found[f"tier {way}"] / found[f"bare {way}"] for way in ("read", "write"))
+    read, write = (_share(rates[f"tier {way}"], rates[f"bare {way}"]) for way in ("read", "write"))
     print(
         f"  values of {size // MIB:>3} MiB: read {found['tier read'] / 1e9:.2f} of "
         f"{found['bare read'] / 1e9:.2f} GB/s = {read:.0%}, write "
@@ -126,6 +126,11 @@ class Bare:
                     raise OSError("a short read or write: measure on a disk with more room")
 
         list(self._pool.map(work, range(self._depth)))
+
+
+def _share(ours: list[float], bare: list[float]) -> float:
+    """The median of neighbours' ratios: a disk's rate drifts by more than what is looked for."""
+    return statistics.median(one / other for one, other in zip(ours, bare, strict=True))
 
 
 class Tier:

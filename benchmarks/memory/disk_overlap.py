@@ -6,17 +6,18 @@ reads, beside buffered reads of the same bytes by ``numpy.fromfile``, one readin
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from octavo.memory.buffers import host_buffer
+from octavo.memory.buffers import host_buffer, memory_of
 from octavo.memory.disk import DiskTier, Tuning
 from octavo.memory.ledger import Ledger
 
@@ -24,7 +25,9 @@ MIB = 1 << 20
 SIDE = 2048
 VALUE = 64 * MIB
 COUNT = 4
+BLOCK = 4 * MIB
 TARGET = 1.10
+WAYS = ("alone", "bare loop", "tier", "numpy.fromfile")
 
 
 def measure(folder: Path, tuning: Tuning, *, rounds: int, products: int) -> dict[str, object]:
@@ -35,12 +38,13 @@ def measure(folder: Path, tuning: Tuning, *, rounds: int, products: int) -> dict
     value_b.random_(0, 256, generator=torch.Generator().manual_seed(0))
     path = folder / "buffered"
     value_b.numpy().tofile(path)
-    seconds: dict[str, list[float]] = {"alone": [], "tier": [], "numpy.fromfile": []}
-    read_bytes = dict.fromkeys(seconds, 0)
-    with DiskTier(folder, ledger, tuning=tuning) as tier:
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    read_bytes = dict.fromkeys(WAYS, 0)
+    with DiskTier(folder, ledger, tuning=tuning) as tier, _bare(path, value_b) as bare:
         extents = [tier.write(value_b, kind="other", owner="benchmark") for _ in range(COUNT)]
         read: dict[str, Callable[[int], object] | None] = {
             "alone": None,
+            "bare loop": bare,
             "tier": lambda n: tier.read(extents[n % COUNT], value_b),
             "numpy.fromfile": lambda _: np.fromfile(path, np.uint8),
         }
@@ -53,6 +57,22 @@ def measure(folder: Path, tuning: Tuning, *, rounds: int, products: int) -> dict
     with suppress(FileNotFoundError):
         path.unlink()
     return _report(seconds, read_bytes, rounds)
+
+
+@contextmanager
+def _bare(path: Path, value_b: torch.Tensor) -> Iterator[Callable[[int], object]]:
+    """Direct reads into the same memory, a block at a time, on one thread, without checksums."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
+    memory = memory_of(value_b)
+
+    def read(_: int) -> None:
+        for low in range(0, VALUE, BLOCK):
+            os.preadv(fd, [memory[low : low + BLOCK]], low)
+
+    try:
+        yield read
+    finally:
+        os.close(fd)
 
 
 def _beside(reading: Callable[[int], object] | None, products: int) -> tuple[list[float], int]:
