@@ -18,7 +18,7 @@ MIB = 1 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("disk")
     group.add_argument("--disk-folder", type=Path, help="on the disk to measure; else temporary")
-    group.add_argument("--disk-rounds", type=int, default=15)
+    group.add_argument("--disk-rounds", type=int, default=9)
     group.add_argument("--disk-block", type=int, help="MiB; else what tuning finds")
     group.add_argument("--disk-depth", type=int, help="else what tuning finds")
 

@@ -43,7 +43,7 @@ _ENOUGH_S: Final = 14.0
 _ROUNDS: Final = 3
 _AREA: Final = 64 * _MIB
 #: As good as the best: no disk measures the same twice.
-_CLOSE: Final = 0.85
+_CLOSE: Final = 0.7
 
 Move = Callable[[int, memoryview, int], int]
 
@@ -103,7 +103,7 @@ def pick(trials: Sequence[Trial]) -> Trial:
     """The usual one, unless others are clearly better; then the one of least depth among these.
 
     Best is what takes a value to the disk and back in the least time. Repeated runs differ by a
-    tenth; fewer threads, and then fewer blocks, cost less when there is other work.
+    fifth and more where disks are shared; fewer threads, and then fewer blocks, cost less when there is other work.
     """
     most = max(map(_there_and_back, trials))
     close = [trial for trial in trials if _there_and_back(trial) >= _CLOSE * most]
