@@ -103,7 +103,8 @@ def pick(trials: Sequence[Trial]) -> Trial:
     """The usual one, unless others are clearly better; then the one of least depth among these.
 
     Best is what takes a value to the disk and back in the least time. Repeated runs differ by a
-    fifth and more where disks are shared; fewer threads, and then fewer blocks, cost less when there is other work.
+    fifth and more where disks are shared. Fewer threads, and then fewer blocks, cost less when
+    there is other work.
     """
     most = max(map(_there_and_back, trials))
     close = [trial for trial in trials if _there_and_back(trial) >= _CLOSE * most]
