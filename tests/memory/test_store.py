@@ -12,7 +12,7 @@ import torch
 from octavo.errors import BudgetExceeded, ReleasedError
 from octavo.memory.entry import Terms
 from octavo.memory.ledger import PLACES
-from octavo.memory.policies import PinnedSet
+from octavo.memory.policies import LRU, PinnedSet
 from octavo.memory.prediction import Schedule
 from octavo.memory.store_settings import StoreSettings
 from tests.memory.stores import KIB, PACKED, RAW, at_rest, ledger_of, make_store, same, value
@@ -334,3 +334,19 @@ def test_observers_hear_of_everything_in_order(tmp_path: Path) -> None:
         del store["a"]
         store.stats()
     assert heard[:5] == [("put", "a"), ("get", "a"), ("put", "b"), ("get", "a"), ("delete", "a")]
+
+
+def test_what_is_fetched_ahead_stays_whatever_the_policy_admits(tmp_path: Path) -> None:
+    class Refusing(LRU):
+        def admits(self, key: object, nbytes: int, cost: float = 1.0) -> bool:
+            return False
+
+    settings = StoreSettings(device_policy=Refusing, encoding=RAW.encoding)
+    with make_store(tmp_path, host=0, settings=settings) as store:
+        for seed in range(12):
+            store[seed] = value(seed)
+        below = next(seed for seed in range(12) if "device" not in store.places(seed))
+        store.prefetch([below])
+        wait(list(store._fetching.values()))
+        assert "device" in store.places(below)
+        assert same(store[below], value(below))
