@@ -52,7 +52,6 @@ class Profile:
         device, host: bytes.
         level: the level to work at.
         max_tensor: bytes over which a tensor is kept in parts.
-        bfloat16: whether the device computes with it.
     """
 
     name: str
@@ -60,7 +59,6 @@ class Profile:
     host: int
     level: LevelName
     max_tensor: int
-    bfloat16: bool
 
 
 #: ``laptop``: 8 GB, four cores, and a Pascal card (compute capability 6.1) of 2 GB or more.
@@ -71,6 +69,5 @@ PROFILES: dict[str, Profile] = {
         host=2_500_000_000,
         level="balanced",
         max_tensor=512 * 1024 * 1024,
-        bfloat16=False,
     )
 }
