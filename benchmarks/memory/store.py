@@ -42,6 +42,14 @@ def run(options: argparse.Namespace) -> Mapping[str, object]:
     return {"hit_us": hits, "peak": peak}
 
 
+def _fill_below(memory: MemoryManager, keys: list[tuple[str, int]]) -> None:
+    """Values in the host tier, that the learned order might bring up."""
+    for number in range(1000):
+        memory["below", number] = torch.ones(1024)
+    for key in keys:
+        memory[key]
+
+
 class _Locked:
     """An LRU dict under a lock, as one writes it by hand."""
 
@@ -74,9 +82,13 @@ def _hits(rounds: int) -> dict[str, float]:
         **{f"octavo, {name}": manager for name, manager in levels.items()},
         "octavo, with a known order": ordered,
     }
+    mappings["octavo, aggressive, with values below"] = MemoryManager(
+        device="4MB", host="4MB", on="cpu", level="aggressive"
+    )
     for mapping in mappings.values():
         for key in keys:
             mapping[key] = torch.ones(1024)
+    _fill_below(mappings["octavo, aggressive, with values below"], keys)
     taken: dict[str, list[float]] = {name: [] for name in mappings}
     for _ in range(rounds):
         for name, mapping in mappings.items():

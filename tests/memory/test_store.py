@@ -13,7 +13,7 @@ from octavo.errors import BudgetExceeded, ReleasedError
 from octavo.memory.entry import Terms
 from octavo.memory.ledger import PLACES
 from octavo.memory.policies import LRU, PinnedSet
-from octavo.memory.prediction import Schedule
+from octavo.memory.prediction import LearnedOrder, Schedule
 from octavo.memory.store_settings import StoreSettings
 from tests.memory.stores import KIB, PACKED, RAW, at_rest, ledger_of, make_store, same, value
 
@@ -350,3 +350,24 @@ def test_what_is_fetched_ahead_stays_whatever_the_policy_admits(tmp_path: Path) 
         wait(list(store._fetching.values()))
         assert "device" in store.places(below)
         assert same(store[below], value(below))
+
+
+def test_a_learned_order_is_not_asked_while_everything_is_at_hand(tmp_path: Path) -> None:
+    class Asked(LearnedOrder):
+        seen = 0
+
+        def observe(self, key: object) -> None:
+            type(self).seen += 1
+            super().observe(key)
+
+    with make_store(tmp_path) as store:
+        store.follow(Asked(), every=2)
+        for seed in range(4):
+            store[seed] = value(seed)
+        for seed in [*range(4), *range(4)]:
+            assert same(store[seed], value(seed))
+        assert Asked.seen == 0
+        store.relieve("device", 1)
+        for seed in range(4):
+            assert same(store[seed], value(seed))
+        assert Asked.seen > 0

@@ -23,6 +23,11 @@ class Foresight:
         self._unseen: list[Key] = []
         self._lock = threading.Lock()
 
+    @property
+    def learns(self) -> bool:
+        """Whether the order is learned: worth its cost only while some value is not at hand."""
+        return self._every > 1
+
     def after(self, key: Key, count: int, *, now: bool) -> list[Key]:
         """``key`` was used; up to ``count`` keys that come next.
 

@@ -376,6 +376,10 @@ class Shelves:
                 values=len(self.entries), copies=copies, lent_bytes=self.lent_bytes()
             )
 
+    def all_up(self) -> bool:
+        """Whether every value has a copy in the device tier. A look without the lock."""
+        return len(self.policies["device"]) == len(self.entries)
+
     def check(self) -> None:
         """Raises AssertionError where the books disagree; for tests and debugging."""
         with self.lock:

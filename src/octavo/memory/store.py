@@ -386,7 +386,7 @@ class TieredStore(MutableMapping[Key, torch.Tensor]):
 
     def _look_ahead(self, key: Key, *, now: bool) -> None:
         foresight = self._foresight
-        if foresight is None:
+        if foresight is None or (foresight.learns and not now and self._shelves.all_up()):
             return
         coming = foresight.after(key, self.settings.lookahead, now=now)
         found = map(self._shelves.entries.get, coming)
