@@ -93,8 +93,9 @@ def _hits(rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, mapping in mappings.items():
             taken[name].append(_time(mapping.__getitem__, keys))
-    for manager in (*levels.values(), ordered):
-        manager.close()
+    for mapping in mappings.values():
+        if isinstance(mapping, MemoryManager):
+            mapping.close()
     return {name: round(statistics.median(times), 3) for name, times in taken.items()}
 
 
