@@ -245,3 +245,19 @@ def test_values_are_taken_out_and_emptied(max_tensor: str | None) -> None:
             memory.pop("it")
         memory.clear()
         assert len(memory) == 0
+
+
+def test_a_tensor_made_in_the_budget_is_counted_once() -> None:
+    with MemoryManager(device="1MiB", on="cpu", level="minimal") as memory:
+        made = memory.empty((100, 64), torch.float32)
+        assert memory.ledger.used("device") == made.nbytes
+        memory["vision", 1] = made.fill_(3)
+        assert memory.ledger.used("device") == made.nbytes
+        (holding,) = memory.ledger.holdings("device")
+        assert (holding.owner, holding.kind) == ("vision", "features")
+        dropped = memory.empty((100, 64), torch.float32)
+        del dropped
+        assert memory.stats().store.lent_bytes == 0
+        with pytest.raises(BudgetExceeded):
+            memory.empty((1 << 20,), torch.float32)
+        assert memory.ledger.used("device") == made.nbytes

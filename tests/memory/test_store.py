@@ -371,3 +371,21 @@ def test_a_learned_order_is_not_asked_while_everything_is_at_hand(tmp_path: Path
         for seed in range(4):
             assert same(store[seed], value(seed))
         assert Asked.seen > 0
+        store["small"] = value(9, 100)
+        store.relieve("device", 1 << 20)
+        store["up"] = value(10)
+        before = Asked.seen
+        for _ in range(4):  # hits, while other values lie below
+            assert same(store["up"], value(10))
+        assert Asked.seen > before
+
+
+def test_an_encoded_value_counts_at_least_its_bytes(tmp_path: Path) -> None:
+    flat = torch.arange(40_000).repeat(4)
+    with make_store(tmp_path, device=4 << 20, host=32 << 20, settings=PACKED) as store:
+        store["it"] = flat.clone()
+        store.relieve("device", 1)
+        payload = store._shelves.entries["it"].payload
+        assert payload is not None
+        assert payload.codec != "raw"
+        assert ledger_of(store).state("host").by_kind["features"] >= payload.nbytes

@@ -145,3 +145,20 @@ def test_a_disk_that_fails_meanwhile_leaves_nothing(
     assert type(caught.value) is error
     assert list(tmp_path.iterdir()) == []
     assert open_files() == descriptors
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_slows_down_is_unjust_to_no_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[int, int]] = []
+
+    def slower(*given: object) -> float:
+        order.append((int(str(given[4])), int(str(given[5]))))
+        return 1e9 - 1e6 * len(order)
+
+    monkeypatch.setattr(MODULE, "_rate", slower)
+    tune(tmp_path, total_bytes=8 * MIB)
+    rounds = [order[start : start + 8] for start in range(0, 24, 8)]
+    assert rounds[1] == rounds[0][::-1]
+    assert rounds[2] == rounds[0]
