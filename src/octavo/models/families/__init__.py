@@ -1,0 +1,1 @@
+"""One file a family; :mod:`octavo.models.registry` finds them."""

@@ -1,0 +1,1 @@
+"""Filling a model from its files: one reader pool, cast or quantized while reading."""

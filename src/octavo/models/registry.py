@@ -1,0 +1,58 @@
+"""Which families there are, found by ``model_type``; a family's file is imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Final
+
+from octavo.errors import UnsupportedFormat
+from octavo.models.checkpoint import Checkpoint
+from octavo.models.family import Family
+
+#: Module under ``octavo.models.families`` → classes in it.
+_HOMES: Final = {
+    "qwen3_vl": ("Qwen3VL",),
+    "qwen2_5_vl": ("Qwen25VL",),
+    "dots_ocr": ("DotsOCR",),
+    "gemma3n": ("Gemma3n",),
+    "phi4_multimodal": ("Phi4Multimodal",),
+    "llava": ("Llava",),
+    "llava_next": ("LlavaNext",),
+    "blip": ("Blip",),
+    "blip_2": ("Blip2",),
+    "clip": ("Clip",),
+    "x_clip": ("XClip",),
+    "whisper": ("Whisper",),
+    "text": ("Text",),
+    "sentence": ("Sentence",),
+}
+
+
+def families() -> tuple[Family, ...]:
+    """One of each, in a fixed order."""
+    found: list[Family] = []
+    for module, names in _HOMES.items():
+        if importlib.util.find_spec(f"octavo.models.families.{module}") is None:
+            continue
+        home = importlib.import_module(f"octavo.models.families.{module}")
+        found.extend(getattr(home, name)() for name in names)
+    return tuple(found)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family that a checkpoint belongs to.
+
+    Raises:
+        UnsupportedFormat: none knows its ``model_type``.
+    """
+    known = families()
+    for family in known:
+        if family.recognizes(checkpoint):
+            return family
+    names = ", ".join(family.name for family in known)
+    raise UnsupportedFormat(
+        f"no family knows the model type {checkpoint.model_type!r}",
+        where=checkpoint.name,
+        next_step=f"families: {names}",
+    )
