@@ -1,7 +1,8 @@
 """Documents, images, audio and video as structured reports, in the memory you have.
 
 ``octavo.parse("paper.pdf")`` gives a ``Report``; ``octavo.Converter`` keeps the engines for many
-documents; ``octavo.convert`` writes many reports to disk.
+documents; ``octavo.convert`` writes many reports to disk. ``octavo.load("whisper-base")`` gives a
+model within a budget of memory.
 """
 
 from __future__ import annotations
@@ -16,23 +17,35 @@ if TYPE_CHECKING:
     from octavo.errors import OctavoError
     from octavo.pipeline.config import PipelineConfig
     from octavo.pipeline.convert import Converter, convert, parse
+    from octavo.requests import Completion, Part, Request, Sampling
+    from octavo.runtime import load
 
 __all__ = [
+    "Completion",
     "Converter",
     "OctavoError",
+    "Part",
     "PipelineConfig",
     "Report",
+    "Request",
+    "Sampling",
     "__version__",
     "convert",
+    "load",
     "parse",
 ]
 
 _HOMES = {
+    "Completion": "octavo.requests",
     "Converter": "octavo.pipeline.convert",
     "OctavoError": "octavo.errors",
+    "Part": "octavo.requests",
     "PipelineConfig": "octavo.pipeline.config",
     "Report": "octavo.document",
+    "Request": "octavo.requests",
+    "Sampling": "octavo.requests",
     "convert": "octavo.pipeline.convert",
+    "load": "octavo.runtime",
     "parse": "octavo.pipeline.convert",
 }
 

@@ -12,6 +12,7 @@ OctavoError                      what went wrong, where, and what to do next
 ├── PageError                    one page failed; the others are whole
 │   ├── PageTimeout              a page went over its time limit
 │   └── WorkerCrashed            the process that read the page died (a fault in native code)
+├── DownloadError                the hub cannot be reached, refuses, or sent something else
 ├── BudgetExceeded               a reservation would pass the memory budget; says who holds what
 ├── TierError                    a tier of the memory hierarchy could not keep or give back a value
 │   ├── TierFull                 no room in a tier, or no space on its disk
@@ -99,6 +100,10 @@ class PageTimeout(PageError):
 
 class WorkerCrashed(PageError):
     """The process that read the page died."""
+
+
+class DownloadError(OctavoError):
+    """The hub cannot be reached, refuses, or sent other bytes than it announced."""
 
 
 class BudgetExceeded(OctavoError):

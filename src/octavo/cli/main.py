@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo._version import __version__
-from octavo.cli import doctor, memory, parse
+from octavo.cli import doctor, embed, generate, memory, parse, platforms, pull, see, transcribe
 from octavo.cli._errors import OK, Reported
 
 
@@ -48,6 +48,14 @@ def octavo(
 
 app.command(name="parse")(parse.parse)
 app.command(name="doctor")(doctor.doctor)
+app.command(name="platforms")(platforms.platforms)
+app.command(name="pull")(pull.pull)
+app.command(name="generate")(generate.generate)
+app.command(name="caption")(see.caption)
+app.command(name="ask-image")(see.ask_image)
+app.command(name="classify")(see.classify)
+app.command(name="embed")(embed.embed)
+app.command(name="transcribe")(transcribe.transcribe)
 app.add_typer(memory.app, name="memory")
 
 

@@ -104,6 +104,7 @@ class Family(ABC):
         tasks, modes: what it can do and what it takes.
         loads_itself: the library behind it reads its own files (CTranslate2): ``build`` returns
             a ready model, and loader and precision by component are not asked.
+        caption_prompt: the words that ask for a caption; empty where the picture is enough.
     """
 
     name: ClassVar[str]
@@ -111,6 +112,7 @@ class Family(ABC):
     tasks: ClassVar[frozenset[Task]]
     modes: ClassVar[frozenset[InputMode]] = frozenset({InputMode.LANGUAGE})
     loads_itself: ClassVar[bool] = False
+    caption_prompt: ClassVar[str] = "Describe the picture in one sentence."
 
     def recognizes(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint is of this family."""
@@ -199,13 +201,13 @@ class Family(ABC):
         self, module: nn.Module, processor: Processor, texts: Sequence[str]
     ) -> torch.Tensor:
         """Shape (b, d), rows of length 1, float32."""
-        raise self._cannot(Task.EMBED_TEXT)
+        raise self.cannot(Task.EMBED_TEXT)
 
     def embed_pictures(
         self, module: nn.Module, processor: Processor, pictures: Sequence[Pixels]
     ) -> torch.Tensor:
         """Shape (n, d), rows of length 1, float32."""
-        raise self._cannot(Task.EMBED_IMAGE)
+        raise self.cannot(Task.EMBED_IMAGE)
 
     def score_pictures(
         self,
@@ -215,7 +217,7 @@ class Family(ABC):
         texts: Sequence[str],
     ) -> torch.Tensor:
         """Logits of each text for each picture, shape (n, b), float32; the larger the likelier."""
-        raise self._cannot(Task.CLASSIFY)
+        raise self.cannot(Task.CLASSIFY)
 
     def score_video(
         self,
@@ -225,15 +227,16 @@ class Family(ABC):
         texts: Sequence[str],
     ) -> torch.Tensor:
         """Logits of each text for one film, shape (b,), float32."""
-        raise self._cannot(Task.SCORE_VIDEO)
+        raise self.cannot(Task.SCORE_VIDEO)
 
     def transcribe(
         self, module: nn.Module, processor: Processor, sound_t: NDArray[np.float32], rate: int
     ) -> Transcript:
         """What is said in mono samples at ``rate`` Hz."""
-        raise self._cannot(Task.TRANSCRIBE)
+        raise self.cannot(Task.TRANSCRIBE)
 
-    def _cannot(self, task: Task) -> ConfigError:
+    def cannot(self, task: Task) -> ConfigError:
+        """The error for a task that is not among :attr:`tasks`."""
         from octavo.models.registry import families
 
         able = sorted(family.name for family in families() if task in family.tasks)

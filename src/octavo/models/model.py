@@ -1,0 +1,314 @@
+"""A model that was opened: its components, its plan, and the answers it gives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from octavo.errors import BudgetExceeded, ConfigError, OctavoError
+from octavo.hardware.spec import ModelSpec
+from octavo.models.component import Component, ComponentFacts
+from octavo.models.family import Family, Generated, Guard, Prepared, Processor, Task
+from octavo.requests import (
+    Completion,
+    Finish,
+    InputMode,
+    MediaReader,
+    Modality,
+    Part,
+    Request,
+    Transcript,
+    Usage,
+    VideoSampling,
+)
+from octavo.types import Failure
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from octavo.hardware.plan import Plan
+
+#: A family that says nothing about films gets this many frames.
+FRAMES = 8
+
+
+class Model:
+    """One loaded checkpoint. Made by :func:`octavo.load`; safe to use from many threads, which
+    take turns.
+
+    Attributes:
+        spec: what the checkpoint holds.
+        plan: what was planned for it; ``plan.explain()`` says it line by line.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        spec: ModelSpec,
+        module: Any,
+        processor: Processor,
+        parts: Mapping[str, Component],
+        media: MediaReader,
+        *,
+        plan: Plan | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.spec = spec
+        self.plan = plan
+        self.family = family
+        self.module = module
+        self.processor = processor
+        self._parts = parts
+        self._media = media
+        self._close = close
+        self._closed = False
+        # One computation at a time: the module's cache and the plan's peak are for one.
+        self._turn = threading.Lock()
+
+    @property
+    def components(self) -> Mapping[str, ComponentFacts]:
+        """Each component as it is now."""
+        return {name: part.facts() for name, part in self._parts.items()}
+
+    def wait(self) -> None:
+        """Until every component that has been started is there.
+
+        Raises:
+            OctavoError: what stopped one.
+        """
+        for part in self._parts.values():
+            if part.state != "waiting":
+                part.need()
+
+    def generate(
+        self, requests: Iterable[Request], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Completion]:
+        """One completion for each request, in order of completion.
+
+        A request that fails is a completion with a ``failure``; the others are answered.
+        """
+        self._must(Task.CHAT, Task.ANSWER, Task.CAPTION)
+        for request in requests:
+            yield self._answer(request, Guard(cancelled=cancelled))
+
+    def ask(self, *parts: Part | str, **options: Any) -> str:
+        """The answer to one question.
+
+        Raises:
+            OctavoError: why there is none.
+        """
+        completion = next(self.generate([Request.of(*parts, **options)]))
+        if completion.failure is not None:
+            raise OctavoError(
+                completion.failure.what,
+                where=self.spec.name,
+                next_step=completion.failure.next_step,
+            )
+        return completion.text
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Pieces of the answer as they are made; all of them together are its text.
+
+        Raises:
+            OctavoError: why there is none, after what there was.
+        """
+        from octavo.models.streamed import pieces
+
+        self._must(Task.CHAT, Task.ANSWER, Task.CAPTION)
+        yield from pieces(
+            lambda guard: self._answer(request, guard),
+            self.processor.decode,
+            request.sampling.stop,
+        )
+
+    def caption(self, picture: Part, *, max_new_tokens: int = 64) -> str:
+        """One sentence about a picture."""
+        self._must(Task.CAPTION)
+        words = self.family.caption_prompt
+        parts = (picture, Part.text(words)) if words else (picture,)
+        return self.ask(*parts, max_new_tokens=max_new_tokens)
+
+    def classify(
+        self, picture: Part, labels: Sequence[str], *, template: str = "a photo of a {}"
+    ) -> Mapping[str, float]:
+        """Probability of each label for a picture, likeliest first; they sum to 1."""
+        self._must(Task.CLASSIFY)
+        texts = [template.format(label) for label in labels]
+        with self._turn:
+            self._need(InputMode.VISION)
+            logits = self.family.score_pictures(
+                self.module, self.processor, [self._media.picture(picture)], texts
+            )[0]
+        return _shares(labels, logits)
+
+    def classify_video(
+        self, film: Part, labels: Sequence[str], *, template: str = "{}"
+    ) -> Mapping[str, float]:
+        """Probability of each label for a film, likeliest first; they sum to 1."""
+        self._must(Task.SCORE_VIDEO)
+        frames = self.spec.vision.frames if self.spec.vision is not None else 0
+        sampling = film.sampling or VideoSampling(temporal_resolution=frames or FRAMES)
+        pixels = [frame.pixels for frame in self._media.frames(film, sampling)]
+        with self._turn:
+            self._need(InputMode.VISION)
+            logits = self.family.score_video(
+                self.module, self.processor, pixels, [template.format(label) for label in labels]
+            )
+        return _shares(labels, logits)
+
+    def embed(self, parts: Sequence[Part]) -> NDArray[np.float32]:
+        """Search vectors, shape (parts, dimensions), rows of length 1.
+
+        Texts and pictures may be mixed where the family embeds both.
+        """
+        import numpy as np
+
+        kinds = {part.kind for part in parts}
+        if Modality.TEXT in kinds:
+            self._must(Task.EMBED_TEXT)
+        if kinds - {Modality.TEXT}:
+            self._must(Task.EMBED_IMAGE)
+        vectors: list[Any] = [None] * len(parts)
+        with self._turn:
+            for kind, rows in _by_kind(parts).items():
+                if kind is Modality.TEXT:
+                    self._need(InputMode.LANGUAGE)
+                    made = self.family.embed_texts(
+                        self.module, self.processor, [str(parts[row].value) for row in rows]
+                    )
+                else:
+                    self._need(InputMode.VISION)
+                    made = self.family.embed_pictures(
+                        self.module,
+                        self.processor,
+                        [self._media.picture(parts[row]) for row in rows],
+                    )
+                for row, vector in zip(rows, made.cpu().numpy(), strict=True):
+                    vectors[row] = vector
+        return np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, 0), np.float32)
+
+    def transcribe(self, sound: Part) -> Transcript:
+        """What is said."""
+        self._must(Task.TRANSCRIBE)
+        rate = self.spec.audio.rate if self.spec.audio is not None else 16_000
+        samples_t = self._media.sound(sound, rate)
+        with self._turn:
+            self._need(InputMode.SPEECH)
+            return self.family.transcribe(self.module, self.processor, samples_t, rate)
+
+    def close(self) -> None:
+        """Stops what loads and lets go of the weights. Closing twice is harmless."""
+        for part in self._parts.values():
+            part.close()
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            self.module = None
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _must(self, *tasks: Task) -> None:
+        if self.family.tasks.isdisjoint(tasks):
+            raise self.family.cannot(tasks[0])
+
+    def _need(self, mode: InputMode) -> None:
+        for name in self.family.components_for(mode):
+            if name in self._parts:
+                self._parts[name].need()
+
+    def _answer(self, request: Request, guard: Guard) -> Completion:
+        began = time.perf_counter()
+        timings: dict[str, float] = {}
+        try:
+            self._takes(request)
+            prepared = self.processor.prepare(request, self._media)
+            timings["prepare"] = time.perf_counter() - began
+            with self._turn:
+                self._need(request.mode)
+                began = time.perf_counter()
+                made = self.family.generate(
+                    self.module,
+                    self.processor,
+                    prepared,
+                    max_new_tokens=request.max_new_tokens,
+                    sampling=request.sampling,
+                    guard=guard,
+                )
+            timings["generate"] = time.perf_counter() - began
+        # The place that isolates a request: whatever it raises is its own.
+        except Exception as error:  # noqa: BLE001
+            return Completion(
+                request.id, finish=Finish.ERROR, timings=timings, failure=_failure(error)
+            )
+        return self._completion(request, prepared, made, guard, timings)
+
+    def _takes(self, request: Request) -> None:
+        if request.mode not in self.family.modes:
+            raise ConfigError(
+                f"{self.family.name} models do not take {request.mode} input",
+                where=request.id,
+                next_step=f"this one takes: {', '.join(sorted(self.family.modes))}",
+            )
+
+    def _completion(
+        self,
+        request: Request,
+        prepared: Prepared,
+        made: Generated,
+        guard: Guard,
+        timings: Mapping[str, float],
+    ) -> Completion:
+        text = self.processor.decode(made.tokens)
+        ends = [text.find(stop) for stop in request.sampling.stop if stop in text]
+        finish = Finish.STOP if made.stopped else Finish.LENGTH
+        if not made.stopped and guard.cancelled():
+            finish = Finish.CANCELLED
+        return Completion(
+            request.id,
+            text=text[: min(ends)] if ends else text,
+            tokens=made.tokens,
+            finish=finish,
+            usage=Usage(prepared.prompt_tokens, prepared.media_tokens, len(made.tokens)),
+            timings=timings,
+        )
+
+
+def _by_kind(parts: Sequence[Part]) -> dict[Modality, list[int]]:
+    rows: dict[Modality, list[int]] = {}
+    for row, part in enumerate(parts):
+        rows.setdefault(part.kind, []).append(row)
+    return rows
+
+
+def _shares(labels: Sequence[str], logits: Any) -> Mapping[str, float]:
+    shares = logits.float().softmax(0).tolist()
+    pairs = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
+    return dict(pairs)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, OctavoError):
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        return Failure(type(error).__name__, what, error.next_step)
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        return Failure(
+            BudgetExceeded.__name__,
+            f"no memory was left: {error}",
+            "give less at once (smaller pictures, a shorter answer) or a lower --memory",
+        )
+    return Failure(type(error).__name__, str(error))
