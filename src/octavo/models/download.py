@@ -222,7 +222,7 @@ def _receive(
     with speaking_of(model.name):
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils._headers import build_hf_headers
 
         http_get(
             hf_hub_url(model.name, file.name, revision=model.revision),
@@ -231,7 +231,7 @@ def _receive(
             headers=build_hf_headers(),
             expected_size=file.nbytes,
             displayed_filename=file.name,
-            _tqdm_bar=_Meter(have, tell),  # type: ignore[arg-type]
+            _tqdm_bar=_Meter(have, tell),
         )
 
 
@@ -284,7 +284,6 @@ def speaking_of(name: str) -> Iterator[None]:
     """The hub's many errors as ours."""
     try:
         import huggingface_hub.errors as hub
-        from huggingface_hub.utils import HfHubHTTPError
 
         # Its HTTP library, which changed its name between releases.
         found = "httpx2" if importlib.util.find_spec("httpx2") else "httpx"
@@ -312,7 +311,7 @@ def speaking_of(name: str) -> Iterator[None]:
         raise DownloadError(
             "HF_HUB_OFFLINE is set, so the hub is not asked", where=name, next_step=_OFFLINE
         ) from error
-    except HfHubHTTPError as error:
+    except hub.HfHubHTTPError as error:
         raise DownloadError(
             f"the hub refused: {error}", where=name, next_step="try later"
         ) from error

@@ -233,8 +233,8 @@ class _Opening:
             if self._wishes.wait:
                 model.wait()
         except BaseException:
-            for part in self._parts.values():
-                part.close()
+            for begun in self._parts.values():
+                begun.close()
             self._close()
             raise
         return model

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -323,4 +324,5 @@ def _join(model: Packaged, whole: Path, parts: list[PackagedFile]) -> None:
             next_step="free some space, or set OCTAVO_HOME to a folder that can be written",
         ) from error
     finally:
-        part_path.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no folder, there is no file
+            part_path.unlink()

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from octavo.errors import DownloadError, SourceNotFound
-from octavo.models.download import RemoteModel, speaking_of
+from octavo.models.download import RemoteFile, RemoteModel, speaking_of
 
 
 class RemoteFiles:
@@ -40,7 +40,8 @@ class RemoteFiles:
             return b""
         with speaking_of(self._model.name):
             from huggingface_hub import hf_hub_url
-            from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+            from huggingface_hub.utils._headers import build_hf_headers
+            from huggingface_hub.utils._http import hf_raise_for_status
 
             answer = self._session.get(
                 hf_hub_url(self._model.name, name, revision=self._model.revision),
@@ -61,11 +62,11 @@ class RemoteFiles:
 
     @cached_property
     def _session(self) -> Any:
-        from huggingface_hub.utils import get_session
+        from huggingface_hub.utils._http import get_session
 
         return get_session()
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> RemoteFile:
         if name not in self._files:
             raise SourceNotFound(f"no {name} in this model", where=self._model.name)
         return self._files[name]
