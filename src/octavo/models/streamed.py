@@ -39,7 +39,8 @@ def pieces(
         while not isinstance(item := told.get(), Completion):
             tokens.append(item)
             text = decode(tokens)
-            sure = text[: len(text) - held]
+            ends = [text.find(words) for words in stop if words in text]
+            sure = text[: min(ends)] if ends else text[: len(text) - held]
             if not text.endswith(_PARTIAL) and len(sure) > len(shown) and sure.startswith(shown):
                 yield sure[len(shown) :]
                 shown = sure
