@@ -54,6 +54,10 @@ class ComponentFacts:
     streamed_layers: int
 
 
+def _gone() -> Work:
+    raise AssertionError("a closed component is never started")
+
+
 class Component:
     """Starts once, is waited for by whoever needs it, and remembers how it failed.
 
@@ -87,7 +91,7 @@ class Component:
     def name(self) -> str:
         return self.spec.name
 
-    def start(self) -> None:
+    def start(self) -> Work:
         """Begins to load, unless that has begun.
 
         Raises:
@@ -100,6 +104,7 @@ class Component:
                 )
             if self._work is None:
                 self._work = self._start()
+            return self._work
 
     def need(self) -> None:
         """Waits until it is there; starts it when nobody has.
@@ -107,10 +112,9 @@ class Component:
         Raises:
             OctavoError: what stopped it from loading, each time it is asked for.
         """
-        self.start()
-        assert self._work is not None
+        work = self.start()
         try:
-            self._work.wait()
+            work.wait()
         except BaseException as error:
             self._failure = error
             raise
@@ -119,7 +123,9 @@ class Component:
         """Stops it where it is. What it holds is the module's to let go."""
         with self._lock:
             self._closed = True
-            work = self._work
+            # What is loaded is not held on to any longer than the module does.
+            work, self._work = self._work, None
+            self._start = _gone
         if work is not None and not work.done:
             work.cancel()
 
