@@ -256,7 +256,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said; ``language`` is an ISO 639-1 code, ``seconds`` the length of the sound."""
+    """What was said; ``language`` is an ISO 639-1 code, empty where nothing is said; ``seconds`` is
+    the length of the sound."""
 
     segments: tuple[Segment, ...]
     language: str

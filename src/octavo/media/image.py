@@ -33,14 +33,14 @@ MAX_FRAMES = 10_000
 
 #: What is opened. PostScript is left out: Pillow hands it to an interpreter. So are formats
 #: without a signature, for which any garbage passes.
-_FORMATS = (
+FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF",
     "WEBP",
 )  # fmt: skip
 #: Formats whose further pictures are pages; elsewhere they are previews and layers.
 _PAGED = frozenset({"AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP"})
 #: What Pillow's decoders raise on damaged data.
-_FAULTS = (
+FAULTS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -53,7 +53,7 @@ _FAULTS = (
     struct.error,
     zlib.error,
 )
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112
 _SUBFILE_TYPE = 254
@@ -168,9 +168,9 @@ class ImageSource:
             if self._image.format != "TIFF":
                 return list(range(count))
             return [n for n in range(count) if not self._is_preview(n)] or [0]
-        except _BOMBS as error:
+        except BOMBS as error:
             raise _too_large(self._where) from error
-        except _FAULTS as error:
+        except FAULTS as error:
             raise PageError("the list of pictures is damaged", where=self._where) from error
 
     def _is_preview(self, frame: int) -> bool:
@@ -190,9 +190,9 @@ class ImageSource:
             )
         try:
             self._image.seek(self._frames[number - 1])
-        except _BOMBS as error:
+        except BOMBS as error:
             raise _too_large(where) from error
-        except _FAULTS as error:
+        except FAULTS as error:
             raise _damaged(where) from error
         wide, high = self._image.size
         if wide * high > self._max_pixels:
@@ -204,9 +204,9 @@ class ImageSource:
         try:
             self._image.load()
             return to_rgb(ImageOps.exif_transpose(self._image))
-        except _BOMBS as error:
+        except BOMBS as error:
             raise _too_large(where) from error
-        except _FAULTS as error:
+        except FAULTS as error:
             raise _damaged(where) from error
 
 
@@ -294,11 +294,11 @@ def _stretched(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Pix
 def _open(path: Path) -> Image.Image:
     where = str(path)
     if is_heif(read_head(path, 32)):
-        _register_heif(where)
+        register_heif(where)
     Image.init()
     try:
-        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
-    except _BOMBS as error:
+        return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    except BOMBS as error:
         raise _too_large(where) from error
     except UnidentifiedImageError as error:
         raise BrokenFile(
@@ -306,13 +306,13 @@ def _open(path: Path) -> Image.Image:
             where=where,
             next_step="check that it opens in a viewer; if not, get the file again",
         ) from error
-    except _FAULTS as error:
+    except FAULTS as error:
         raise BrokenFile(
             "the picture is damaged", where=where, next_step="get the file again"
         ) from error
 
 
-def _register_heif(where: str) -> None:
+def register_heif(where: str) -> None:
     if "HEIF" in Image.OPEN:
         return
     if find_spec("pillow_heif") is None:

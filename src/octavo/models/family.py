@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from octavo.errors import ConfigError
-from octavo.hardware.spec import ModelSpec, TensorSpec
+from octavo.hardware.spec import ModelSpec, Precision, TensorSpec
 from octavo.models.checkpoint import Checkpoint
 from octavo.requests import InputMode, MediaReader, Request, Sampling, Transcript
 
@@ -103,7 +103,7 @@ class Family(ABC):
         model_types: of ``config.json``; no two families share one.
         tasks, modes: what it can do and what it takes.
         loads_itself: the library behind it reads its own files (CTranslate2): ``build`` returns
-            a ready model, and loader and precision by component are not asked.
+            a ready model, and so does ``open``, in one precision.
         caption_prompt: the words that ask for a caption; empty where the picture is enough.
     """
 
@@ -132,6 +132,10 @@ class Family(ABC):
 
         Buffers that no checkpoint holds (rotary frequencies) are real, on the CPU.
         """
+
+    def open(self, checkpoint: Checkpoint, *, precision: Precision | None, device: str) -> Any:
+        """A ready model, for a family that loads itself."""
+        raise NotImplementedError(f"{self.name} is loaded by component")
 
     @abstractmethod
     def processor(self, checkpoint: Checkpoint) -> Processor:

@@ -57,7 +57,7 @@ def open_model(name: str, wishes: Wishes, media: MediaReader) -> Model:
     spec = family.describe(checkpoint)
     _check_names(spec, wishes)
     if family.loads_itself:
-        return _open_whole(checkpoint, family, spec, media)
+        return _open_whole(checkpoint, family, spec, wishes, media)
     from octavo.memory.buffers import return_freed_memory
 
     return_freed_memory()
@@ -149,12 +149,17 @@ def _free(device: str, rss: int) -> int:
 
 
 def _open_whole(
-    checkpoint: Checkpoint, family: Family, spec: ModelSpec, media: MediaReader
+    checkpoint: Checkpoint, family: Family, spec: ModelSpec, wishes: Wishes, media: MediaReader
 ) -> Model:
-    """A model whose library reads its files itself."""
-    module = family.build(checkpoint)
+    """A model whose library reads its files itself, in one precision."""
+    wanted = {_precision(wish) for wish in (*wishes.precisions.values(), wishes.precision)}
+    named = [wish for wish in wanted if isinstance(wish, Precision)]
+    if len(named) > 1:
+        raise ConfigError(f"{family.name} models take one precision", where=spec.name)
+    precision = named[0] if named else None
+    module = family.open(checkpoint, precision=precision, device=wishes.device or "cpu")
     parts = {
-        part.name: Component(part, _Done, precision=None, resident_nbytes=part.nbytes)
+        part.name: Component(part, _Done, precision=precision, resident_nbytes=part.nbytes)
         for part in spec.components
     }
     for part in parts.values():
