@@ -7,6 +7,7 @@ which is converted once into Octavo's own folder. Nothing is downloaded: the det
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
