@@ -17,9 +17,18 @@ from octavo.hardware import Cpu, Disk, Hardware, Memory
 
 from .conftest import Program
 
+ASK = _accelerators.ask_accelerators
 SMI = """
 | NVIDIA-SMI 550.54.15    Driver Version: 550.54.15    CUDA Version: 12.4     |
 """
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what is kept on this machine nor torch, which takes seconds to load."""
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(_accelerators, "ask_accelerators", dict)
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -40,11 +49,21 @@ def lacking(monkeypatch: pytest.MonkeyPatch, *names: str, wrong: str | None = No
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 
-def test_this_machine_can_parse(program: Program) -> None:
+def test_this_machine_can_parse(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_accelerators, "ask_accelerators", ASK)
     ended = program("doctor")
     assert ended.code == 0
     assert ended.out.endswith("Documents can be parsed.\n")
-    for name in ("Python", "cores", "memory", "disk", "pypdfium2", "onnxruntime", "layout"):
+    for name in (
+        "Python",
+        "cores",
+        "memory",
+        "disk",
+        "pypdfium2",
+        "onnxruntime",
+        "layout",
+        "attention",
+    ):
         assert name in ended.out
     assert importlib.metadata.version("pypdfium2") in ended.out
 

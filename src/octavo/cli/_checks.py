@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from octavo.hardware import Hardware
+from octavo.hardware.disks import disk_kind
+from octavo.hardware.home import octavo_home
+
+if TYPE_CHECKING:
+    from octavo.hardware.bandwidth import Bandwidth
 
 #: ``missing``: documents cannot be parsed without it; ``optional``: not there, and not needed for
 #: the base; ``note``: there, but something about it wants a look.
@@ -29,12 +35,35 @@ class Check:
     fix: str | None = None
 
 
-def all_checks(hardware: Hardware) -> list[Check]:
-    """Everything, in a second or two: native libraries are loaded in a process of their own."""
-    from octavo.cli._accelerators import accelerator_checks
-    from octavo.cli._packages import package_checks
+def all_checks(
+    hardware: Hardware, *, bench: Callable[[bool], Bandwidth] | None = None
+) -> list[Check]:
+    """Everything, in a few seconds: native libraries are loaded in processes of their own.
 
-    return [*machine_checks(hardware), *package_checks(), *accelerator_checks()]
+    Args:
+        bench: measures, with torch or without; what was measured before is shown by default.
+    """
+    from octavo.cli._accelerators import ask_accelerators, gpu_checks
+    from octavo.cli._measured import speed_checks
+    from octavo.cli._packages import ask_natives, package_checks
+    from octavo.cli._present import model_checks
+    from octavo.hardware.bandwidth import load_measured
+
+    with ThreadPoolExecutor(2) as pool:
+        natives = pool.submit(ask_natives)
+        answers = ask_accelerators()
+        torch = answers.get("torch")
+        loads = torch is not None and torch.found is not None
+        packages = list(package_checks(natives.result()))
+    home = octavo_home()
+    found = bench(loads) if bench else load_measured(home, hardware=hardware)
+    return [
+        *machine_checks(hardware),
+        *speed_checks(home, found, torch_loads=loads),
+        *packages,
+        *model_checks(),
+        *gpu_checks(answers),
+    ]
 
 
 def machine_checks(hardware: Hardware) -> Iterator[Check]:
@@ -46,9 +75,9 @@ def machine_checks(hardware: Hardware) -> Iterator[Check]:
     if cpu.quota is not None:
         cores += f", limited to {cpu.quota:g} by the control group"
     yield Check("Machine", "cores", "ok", cores)
-    named = {"AVX2": cpu.avx2, "AVX-512": cpu.avx512, "bf16": cpu.bf16, "VNNI": cpu.vnni}
-    present = ", ".join(name for name, there in named.items() if there) or "none of AVX2 and up"
-    yield Check("Machine", "CPU", "ok", f"{cpu.name or 'unknown'} ({_known(named, present)})")
+    sets = {"AVX2": cpu.avx2, "AVX-512": cpu.avx512, "bf16": cpu.bf16, "VNNI": cpu.vnni}
+    present = ", ".join(name for name, there in sets.items() if there) or "none of AVX2 and up"
+    yield Check("Machine", "CPU", "ok", f"{cpu.name or 'unknown'} ({_known(sets, present)})")
 
     amount = f"{size(memory.available)} free of {size(memory.usable)}"
     if memory.limit is not None and memory.limit < memory.total:
@@ -57,7 +86,9 @@ def machine_checks(hardware: Hardware) -> Iterator[Check]:
     if disk.free is None or disk.total is None:
         yield Check("Machine", "disk", "note", f"{disk.folder}: unknown")
     else:
-        room = f"{size(disk.free)} free of {size(disk.total)} at {disk.folder}"
+        kind = disk_kind(disk.folder)
+        named = f"{kind}, " if kind else ""
+        room = f"{named}{size(disk.free)} free of {size(disk.total)} at {disk.folder}"
         yield _enough("disk", room, disk.free < LOW_DISK, "free some, or give another --out")
 
 

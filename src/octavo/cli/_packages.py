@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from octavo.cli._checks import Check, State
+from octavo.hardware.asking import Answers, ask
 
 #: Extras that are not features of their own.
 _NOT_FEATURES = frozenset({"all", "dev"})
@@ -26,18 +24,6 @@ _LOADED = {
     "cv2": "pip install --force-reinstall opencv-python-headless",
     "onnxruntime": "pip install --force-reinstall onnxruntime",
 }
-_LOAD = """
-import importlib, json, sys
-for name in sys.argv[1:]:
-    print(json.dumps({"name": name}), flush=True)
-    try:
-        module = importlib.import_module(name)
-        found = getattr(module, "get_available_providers", list)()
-        print(json.dumps({"name": name, "found": found}), flush=True)
-    except (ImportError, OSError, AttributeError) as error:
-        print(json.dumps({"name": name, "error": str(error)}), flush=True)
-"""
-_LOAD_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +44,17 @@ _MODELS = (
 )
 
 
-def package_checks() -> Iterator[Check]:
+def package_checks(answers: Answers | None = None) -> Iterator[Check]:
+    """Args:
+    answers: of the native libraries; asked for by default.
+    """
     declared = _declared()
     if declared is None:
         yield Check("Base", "octavo", "note", "runs without being installed", "pip install -e .")
         declared = []
     base = [wanted for wanted in declared if _applies(wanted, "")]
     yield from (_installed(wanted) for wanted in base)
-    yield from _loads()
+    yield from _loads(ask_natives() if answers is None else answers)
     needed: set[str] = {canonicalize_name(wanted.name) for wanted in base}
     yield from (_model(model, model.package in needed) for model in _MODELS)
     yield from _extras(declared, needed)
@@ -101,30 +90,18 @@ def _installed(wanted: Requirement) -> Check:
     return Check("Base", wanted.name, "ok", version)
 
 
-def _loads() -> Iterator[Check]:
-    """Loads the native libraries elsewhere: a wrong build can end the process that loads it."""
-    command = [sys.executable, "-c", _LOAD, *_LOADED]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Check("Base", "native libraries", "note", f"cannot be tried: {error}")
-        return
-    replies = {}
-    for text in done.stdout.splitlines():
-        if text.startswith("{"):
-            reply = json.loads(text)
-            replies[reply["name"]] = reply
+def ask_natives() -> Answers:
+    """Loads them elsewhere: a wrong build can end the process that loads it."""
+    return ask(list(_LOADED))
+
+
+def _loads(answers: Answers) -> Iterator[Check]:
     for name, fix in _LOADED.items():
-        # The name alone was printed just before the attempt that ended the process.
-        reply = replies.get(name, {})
-        if "found" not in reply:
-            reason = reply.get("error", f"ends the process that loads it ({done.returncode})")
-            if name in replies:
-                yield Check("Base", f"{name} loads", "missing", reason, fix)
-        elif reply["found"]:
-            yield Check("Base", f"{name} runs on", "ok", ", ".join(reply["found"]))
+        answer = answers[name]
+        if answer.found is None:
+            yield Check("Base", f"{name} loads", "missing", answer.error or "unknown", fix)
+        elif providers := answer.found.get("providers"):
+            yield Check("Base", f"{name} runs on", "ok", ", ".join(providers))
 
 
 def _model(model: _Model, needed: bool) -> Check:
@@ -147,29 +124,42 @@ def _files(model: _Model) -> list[Path]:
 
 def _extras(declared: list[Requirement], needed: set[str]) -> Iterator[Check]:
     """What each extra adds, and the one command that brings it."""
-    by_extra: dict[str, list[str]] = {}
-    for extra in _extra_names():
-        by_extra[extra] = sorted(
-            wanted.name
+    by_extra = {
+        extra: [
+            wanted
             for wanted in declared
             if _applies(wanted, extra)
             and canonicalize_name(wanted.name) not in needed
             and canonicalize_name(wanted.name) != "octavo"
-        )
-    for extra, names in by_extra.items():
-        absent = [name for name in names if _version(name) is None]
+        ]
+        for extra in _extra_names()
+    }
+    for extra, all_wanted in by_extra.items():
+        lacking = [text for wanted in all_wanted if (text := _lacks(wanted))]
         fix = f"pip install 'octavo[{extra}]'"
-        if absent:
-            yield Check("Extras", extra, "optional", f"without {', '.join(absent)}", fix)
-        elif names:
+        if lacking:
+            yield Check("Extras", extra, "optional", f"without {', '.join(sorted(lacking))}", fix)
+        elif all_wanted:
+            names = sorted(wanted.name for wanted in all_wanted)
             yield Check("Extras", extra, "ok", ", ".join(names))
     heic = "pillow-heif"
-    if not any(heic in names for names in by_extra.values()) and heic not in needed:
+    named = {wanted.name for all_wanted in by_extra.values() for wanted in all_wanted}
+    if heic not in named | needed:
         version = _version(heic)
         if version is None:
             yield Check("Extras", "HEIC", "optional", f"without {heic}", f"pip install {heic}")
         else:
             yield Check("Extras", "HEIC", "ok", version)
+
+
+def _lacks(wanted: Requirement) -> str | None:
+    """The library that an extra misses, or the version that is not enough."""
+    version = _version(wanted.name)
+    if version is None:
+        return wanted.name
+    if wanted.specifier.contains(version, prereleases=True):
+        return None
+    return f"{wanted.name} {wanted.specifier} (here: {version})"
 
 
 def _extra_names() -> list[str]:

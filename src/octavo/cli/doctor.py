@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octavo.errors import OutputError
+
 if TYPE_CHECKING:
     from octavo.cli._checks import Check
+    from octavo.hardware import Hardware
+    from octavo.hardware.bandwidth import Bandwidth
 
 _MARKS = {
     "ok": ("ok", "green"),
@@ -21,6 +26,9 @@ _MARKS = {
 
 
 def doctor(
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure memory, products and disk, and keep it.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what this machine has, what is missing and the command that mends it.
@@ -32,7 +40,7 @@ def doctor(
     from octavo.hardware import probe
 
     hardware = probe()
-    checks = all_checks(hardware)
+    checks = all_checks(hardware, bench=partial(_measure, hardware) if bench else None)
     missing = any(check.state == "missing" for check in checks)
     if json_output:
         facts = {
@@ -45,6 +53,27 @@ def doctor(
     else:
         _print(checks, missing)
     raise typer.Exit(int(missing))
+
+
+def _measure(hardware: Hardware, with_torch: bool) -> Bandwidth:
+    """Measures where models are kept, and keeps the figures."""
+    from octavo.cli._waiting import Waiting
+    from octavo.hardware.bandwidth import measure, save_measured
+    from octavo.hardware.home import octavo_home
+
+    home = octavo_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"no folder can be made to measure in: {error.strerror or error}",
+            where=str(home),
+            next_step="set OCTAVO_HOME to a folder that this user may write to",
+        ) from error
+    with Waiting() as waiting:
+        found = measure(home, hardware=hardware, with_torch=with_torch, on_progress=waiting)
+    save_measured(found)
+    return found
 
 
 def _print(checks: Sequence[Check], missing: bool) -> None:

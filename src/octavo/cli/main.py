@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from octavo._version import __version__
-from octavo.cli import doctor, embed, generate, memory, parse, platforms, pull, see, transcribe
+from octavo.cli import (
+    doctor,
+    embed,
+    generate,
+    memory,
+    parse,
+    plan,
+    platforms,
+    pull,
+    see,
+    transcribe,
+)
 from octavo.cli._errors import OK, Reported
 
 
@@ -40,22 +51,27 @@ def octavo(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Documents into structured reports: [bold]octavo parse[/bold] paper.pdf -o out"""
+    """Documents into reports, and models in the memory you have."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(OK)
 
 
-app.command(name="parse")(parse.parse)
-app.command(name="doctor")(doctor.doctor)
-app.command(name="platforms")(platforms.platforms)
-app.command(name="pull")(pull.pull)
-app.command(name="generate")(generate.generate)
-app.command(name="caption")(see.caption)
-app.command(name="ask-image")(see.ask_image)
-app.command(name="classify")(see.classify)
-app.command(name="embed")(embed.embed)
-app.command(name="transcribe")(transcribe.transcribe)
+#: A line each in the list of commands; what they say of themselves is longer.
+for _name, _words, _command in (
+    ("parse", "Documents into reports: JSON, Markdown, HTML.", parse.parse),
+    ("generate", "Ask about text, pictures, sound and films.", generate.generate),
+    ("caption", "Say in one sentence what is in a picture.", see.caption),
+    ("ask-image", "Answer a question about one picture.", see.ask_image),
+    ("classify", "Which of some labels fits a picture or film.", see.classify),
+    ("embed", "Search vectors of texts and pictures.", embed.embed),
+    ("transcribe", "Write down what is said.", transcribe.transcribe),
+    ("plan", "Whether a model fits, line by line.", plan.plan),
+    ("pull", "Fetch a model from a hub, checked.", pull.pull),
+    ("platforms", "Which family runs how well where.", platforms.platforms),
+    ("doctor", "What is here, what is missing, what mends it.", doctor.doctor),
+):
+    app.command(name=_name, short_help=_words)(_command)
 app.add_typer(memory.app, name="memory")
 
 

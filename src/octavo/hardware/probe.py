@@ -30,6 +30,7 @@ class Cpu:
         affinity: logical cores that this process may run on.
         quota: cores' worth of time that the control group grants; None without a limit.
         avx2, avx512, bf16, vnni: instruction sets; ``bf16`` and ``vnni`` in any width.
+        fp16: arithmetic in float16, not only conversion.
     """
 
     name: str | None
@@ -41,6 +42,7 @@ class Cpu:
     avx512: bool | None
     bf16: bool | None
     vnni: bool | None
+    fp16: bool | None = None
 
     @property
     def usable(self) -> int | None:
@@ -123,6 +125,7 @@ def _cpu(root: Path) -> Cpu:
         avx512=_has(known, "avx512f"),
         bf16=_has(known, "avx512_bf16", "amx_bf16", "bf16"),
         vnni=_has(known, "avx512_vnni", "avx_vnni", "amx_int8", "asimddp"),
+        fp16=_has(known, "avx512_fp16", "amx_fp16", "asimdhp"),
     )
 
 

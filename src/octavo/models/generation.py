@@ -105,10 +105,13 @@ def _settings(
 
 
 def _placed(prepared: Prepared, module: nn.Module) -> dict[str, torch.Tensor]:
-    """Inputs where the module's inputs live, floats in its dtype."""
+    """Inputs where the module's inputs live; pixels and the like in its dtype, not single numbers
+    such as seconds, which would lose digits."""
     device = next((p.device for p in module.parameters() if not p.is_meta), torch.device("cpu"))
     dtype = getattr(module, "dtype", torch.float32)
     return {
-        name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        name: value.to(device, dtype)
+        if value.is_floating_point() and value.ndim > 1
+        else value.to(device)
         for name, value in prepared.inputs.items()
     }

@@ -10,12 +10,12 @@ from octavo.errors import BrokenFile, SourceNotFound
 from octavo.hardware.home import octavo_home
 from octavo.models.checkpoint import CONFIG, Checkpoint
 from octavo.models.download import folder_of, look, note_of
-from octavo.models.packaged import PACKAGED, missing_packages, opened, packaged
+from octavo.models.packaged import PACKAGED, missing_packages, opened, packaged, place_of
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model on this machine: ``kind`` is ``pulled``, ``package`` or ``hub-cache``."""
+    """A model on this machine: ``kind`` is ``pulled`` or ``package``."""
 
     name: str
     kind: str
@@ -60,10 +60,11 @@ def resolve(name: str, *, headers_only: bool = False) -> Checkpoint:
 
 
 def installed() -> Iterator[Installed]:
-    """Every model that :func:`resolve` finds without a path."""
+    """Models that :func:`resolve` finds without a path, those in the hub's own cache left out.
+    Nothing is checked or assembled."""
     for carried in PACKAGED:
         if not missing_packages(carried):
-            yield Installed(carried.name, "package", opened(carried), carried.licence)
+            yield Installed(carried.name, "package", place_of(carried), carried.licence)
     home = octavo_home() / "models"
     for folder in sorted(home.iterdir()) if home.is_dir() else []:
         try:

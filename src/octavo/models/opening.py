@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from octavo.errors import ConfigError
+from octavo.hardware.accelerators import accelerators
 from octavo.hardware.plan import Plan, Wanted, Workload
 from octavo.hardware.plan import plan as make_plan
 from octavo.hardware.spec import ModelSpec, Precision
@@ -107,11 +108,11 @@ def _check_names(spec: ModelSpec, wishes: Wishes) -> None:
 
 
 def _best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """The first that torch drives and has kernels for: it also names cards that it has none for."""
+    for found in accelerators():
+        if found.ready and found.kind.torch_type is not None:
+            return found.kind.torch_type
+    return "cpu"
 
 
 def _planned(spec: ModelSpec, wishes: Wishes, device: str) -> Plan:

@@ -203,6 +203,13 @@ def opened(model: Packaged) -> Path:
     if model.opens is None:
         return _assembled(model)
     _verify_once(model)
+    return place_of(model)
+
+
+def place_of(model: Packaged) -> Path:
+    """The file or folder that :func:`opened` gives, whether it has been made yet or not."""
+    if model.opens is None:
+        return octavo_home() / "models" / model.name
     return _base(model.files[0].package) / model.opens
 
 
@@ -284,7 +291,7 @@ def _write_note(note: Path, text: str) -> None:
 
 def _assembled(model: Packaged) -> Path:
     """A folder of whole files, joined from their parts; made once."""
-    folder = octavo_home() / "models" / model.name
+    folder = place_of(model)
     targets: dict[str, list[PackagedFile]] = {}
     for file in model.files:
         targets.setdefault(file.target or Path(file.path).name, []).append(file)

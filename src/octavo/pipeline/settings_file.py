@@ -13,6 +13,8 @@ from octavo.pipeline.config import FIELD_NAMES, PipelineConfig, check_name, near
 
 FILE_NAME = "octavo.toml"
 ENV_PREFIX = "OCTAVO_"
+#: Where models and measurements are kept; no setting of a run.
+HOME = "OCTAVO_HOME"
 
 _WORDS = {
     "1": True,
@@ -99,7 +101,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     known = {ENV_PREFIX + name.upper(): name for name in FIELD_NAMES}
     for variable, text in environ.items():
-        if not variable.startswith(ENV_PREFIX):
+        if not variable.startswith(ENV_PREFIX) or variable == HOME:
             continue
         if variable not in known:
             raise ConfigError("unknown setting", where=variable, next_step=nearest(variable, known))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from octavo.errors import TierError
+from octavo.hardware.home import octavo_home
 from octavo.memory.buffers import PAGE
 from octavo.memory.disk.flight import MOST
 
@@ -110,11 +111,7 @@ def _sound(found: Mapping[str, Any]) -> Tuning:
 
 
 def _file() -> Path:
-    if sys.platform == "win32":
-        cache = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "octavo" / "disks.json"
+    return octavo_home() / "disks.json"
 
 
 def _load_all(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""From requests to tensors: what several families share, on numpy and Pillow."""
