@@ -48,7 +48,16 @@ def match_names(checkpoint: Checkpoint, module: nn.Module) -> Mapping[str, str]:
         if renamed in wanted:
             found.setdefault(renamed, name)
     check_filled(checkpoint, module, found)
-    return found
+    return _once(module, found)
+
+
+def _once(module: nn.Module, found: Mapping[str, str]) -> Mapping[str, str]:
+    """Of tied parameters the first; some checkpoints store every copy."""
+    first: dict[int, str] = {}
+    for name, tensor in _named(module):
+        if name in found:
+            first.setdefault(id(tensor), name)
+    return {name: found[name] for name in first.values()}
 
 
 def check_filled(checkpoint: Checkpoint, module: nn.Module, found: Mapping[str, str]) -> None:
