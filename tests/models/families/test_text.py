@@ -93,6 +93,30 @@ def test_the_shape_counts_the_bytes_of_the_cache(folder: Path, tmp_path: Path) -
     assert spec.text.kv_bytes(20) == spec.text.kv_bytes(8)
 
 
+def test_some_layers_with_a_window_and_some_without(tmp_path: Path) -> None:
+    make_of_type(tmp_path, "gemma2")
+    place = configured(tmp_path, tmp_path / "m", sliding_window=8)
+    shape = Text().describe(Checkpoint.at(place)).text
+    assert shape is not None
+    assert (shape.window, shape.full_layers) == (8, 1)
+    one = shape.kv_bytes(1) // 2
+    assert shape.kv_bytes(20) == one * (20 + 8)
+
+
+def test_a_head_that_is_stored_and_tied_counts_once(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    place = tmp_path / "m"
+    shutil.copytree(folder, place)
+    tensors = load_file(place / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(16)
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
+    assert Text().describe(Checkpoint.at(place)).parameters == (
+        Text().describe(Checkpoint.at(folder)).parameters
+    )
+
+
 def test_greedy_tokens_are_those_of_transformers(folder: Path) -> None:
     family = Text()
     processor = family.processor(Checkpoint.at(folder))
@@ -136,6 +160,24 @@ def test_the_template_is_used_and_ends_are_known(folder: Path) -> None:
     assert prepared.prompt_tokens == prepared.inputs["input_ids"].shape[1]
     assert processor.end_tokens == {processor.tokenizer.convert_tokens_to_ids("<|im_end|>")}
     assert processor.decode([*processor.tokenizer("a cat")["input_ids"], 2]) == "a cat"
+
+
+def test_a_first_token_is_added_only_where_no_template_did(folder: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    place = tmp_path / "m"
+    shutil.copytree(folder, place)
+    words = Tokenizer.from_file(str(place / "tokenizer.json"))
+    words.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    words.save(str(place / "tokenizer.json"))
+    templated = Text().processor(Checkpoint.at(place)).prepare(QUESTION, None)
+    assert templated.inputs["input_ids"][0, 0] == 1
+    (place / "chat_template.jinja").unlink()
+    plain = Text().processor(Checkpoint.at(place)).prepare(QUESTION, None)
+    assert plain.inputs["input_ids"][0, 0] == 0
 
 
 def test_ends_of_all_files_count(folder: Path, tmp_path: Path) -> None:
