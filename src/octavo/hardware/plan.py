@@ -2,9 +2,8 @@
 
 A plan says for every component in what precision and where its weights are held, how large the
 caches are, and what the process holds in each phase at most: ``load``, ``vision``, ``prefill``,
-``decode``. Among plans that hold, the first of these is taken: everything resident; towers
-loaded one at a time; layers streamed from disk. A precision is never lowered unless it is
-``"auto"``.
+``decode``. Among plans that hold, the first of these is taken: everything resident; layers
+streamed, those of towers first. A precision is never lowered unless it is ``"auto"``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ def plan(
     precisions: Mapping[str, Wanted] | None = None,
     prefill_chunk: int | None = None,
     vision_batch: int | None = None,
-    lazy: bool | None = None,
     stream: bool | None = None,
     ring_slots: int = 3,
 ) -> Plan:
@@ -55,7 +53,7 @@ def plan(
         precisions: by component name; one that is not named or None keeps the stored type,
             ``"auto"`` keeps it where that holds and else goes to int8, then int4.
         prefill_chunk, vision_batch: tokens and pictures of one pass; None is all.
-        lazy, stream: True forces towers one at a time or streaming; False forbids; None decides.
+        stream: True streams every layer that can be; False forbids it; None decides.
         ring_slots: slots for streamed layers, at least 2.
 
     Raises:
@@ -81,7 +79,6 @@ def plan(
         precisions=given,
         prefill_chunk=prefill_chunk,
         vision_batch=vision_batch,
-        lazy=lazy,
         stream=stream,
         ring_slots=ring_slots,
     )

@@ -1,7 +1,7 @@
 """Why a plan is refused, and the smallest change that would make it hold.
 
-Changes are tried in a fixed order, each by planning again: towers one at a time, streaming,
-shorter answers, fewer pixels, int8 and int4 weights of the decoder, of the towers.
+Changes are tried in a fixed order, each by planning again: smaller batches, shorter answers,
+fewer pixels, weights as stored, int8 and int4 weights of the decoder, of all.
 """
 
 from __future__ import annotations
@@ -53,11 +53,6 @@ def smallest_change(ask: Ask) -> tuple[str, Ask] | None:
 
 
 def _changes(ask: Ask) -> Iterator[tuple[str, Ask]]:
-    if ask.lazy is False:
-        yield "lazy towers (lazy=True)", replace(ask, lazy=None)
-    if ask.stream is False:
-        yield "streaming (stream=True)", replace(ask, stream=None)
-        yield "lazy towers and streaming", replace(ask, stream=None, lazy=None)
     work = ask.workload
 
     def with_new(value: int) -> Ask:

@@ -110,10 +110,8 @@ def costs(
         inputs=batch * _input_bytes(spec, seen, workload, e_tower),
         vision=_vision(spec, seen, e_tower, batch, vision_batch, reordered),
         audio=_audio(spec, workload, e_tower),
-        prefill=_prefill(spec, prompt, chunk, e, batch, reordered, _head(spec, precisions, device)),
-        decode=decode_working(shape, total, e, batch, _head(spec, precisions, device))
-        if writes and shape
-        else None,
+        prefill=_prefill(spec, prompt, chunk, e, batch, reordered),
+        decode=decode_working(shape, total, e, batch) if writes and shape else None,
         workspace=CPU_WORKSPACE if device == "cpu" else CUDA_WORKSPACE,
     )
 
@@ -146,17 +144,11 @@ def prefill_working(
     )
 
 
-def decode_working(
-    shape: TextShape, context: int, e: int, batch: int = 1, head: int = 0
-) -> Working:
-    """One token of each request.
-
-    Keys of one layer are copied when a token is added to them; ``head`` are the bytes of the
-    output matrix where the library copies it.
-    """
+def decode_working(shape: TextShape, context: int, e: int, batch: int = 1) -> Working:
+    """One token of each request: keys of one layer are copied when a token is added to them."""
     one_layer = batch * context * shape.kv_heads * shape.head_dim * e
     logits = batch * shape.vocabulary * (e + 2 * FLOAT32)
-    return highest(Working("keys of one layer", one_layer), Working("output head", head + logits))
+    return highest(Working("keys of one layer", one_layer), Working("output head", logits))
 
 
 def _prefill(
@@ -166,7 +158,6 @@ def _prefill(
     e: int,
     batch: int,
     reordered: Mapping[str, int],
-    head: int,
 ) -> Working | None:
     shape = spec.text
     if shape is None:
@@ -184,7 +175,7 @@ def _prefill(
     if not generates(spec):
         return layer
     logits = batch * (t * shape.hidden + shape.vocabulary) * e
-    return highest(layer, Working("output head", head + logits))
+    return highest(layer, Working("output head", logits))
 
 
 def _vision(
@@ -236,15 +227,3 @@ def _reordered(part: ComponentSpec, precision: Precision) -> int:
         ),
         default=0,
     )
-
-
-def _head(spec: ModelSpec, precisions: Mapping[str, Precision], device: str) -> int:
-    """Bytes of the output matrix where it is copied: it is read for one token only."""
-    if spec.text is None or device != "cpu":
-        return 0
-    shape, precision = spec.text, precisions.get("language", spec.stored)
-    e = FLOAT_BYTES[compute_type(precision)]
-    # A tied head is the table of embeddings, which is never quantized.
-    if e == FLOAT32 or (precision.quantized and not shape.tied):
-        return 0
-    return shape.vocabulary * shape.hidden * e

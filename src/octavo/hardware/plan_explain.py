@@ -44,7 +44,7 @@ def _held(held: Residency) -> str:
             f", {len(held.resident)} of {held.layers} layers stay, the others through "
             f"{held.slots} slots of {megabytes(held.slot_bytes)} from {held.source}"
         )
-    return text + (", takes turns" if held.lazy else "")
+    return text
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -70,7 +70,6 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "streamed": list(held.streamed),
                 "slots": held.slots,
                 "slot_bytes": held.slot_bytes,
-                "lazy": held.lazy,
                 "source": held.source,
             }
             for held in plan.components

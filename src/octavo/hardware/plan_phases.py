@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from octavo.hardware.plan_costs import Costs, Working
 from octavo.hardware.plan_types import Line, Phase, Residency
 
-_TOWERS = ("vision", "audio", "projector")
 
-
-def phases(held: Sequence[Residency], needed: Costs, base: int, chunk: int) -> tuple[Phase, ...]:
+def phases(held: Sequence[Residency], needed: Costs, base: int, staging: int) -> tuple[Phase, ...]:
     """In order of time; those without work are left out."""
 
     def phase(name: str, parts: Iterable[Residency], *lines: Line) -> Phase:
@@ -23,32 +21,20 @@ def phases(held: Sequence[Residency], needed: Costs, base: int, chunk: int) -> t
             ),
         )
 
-    turns = any(part.lazy for part in held)
-    towers = [part for part in held if part.component in _TOWERS]
-    decoder = [part for part in held if part.component not in _TOWERS]
     features = Line("features", needed.features)
-    found = [
-        phase("load", group, Line("staging", 2 * chunk))
-        for group in ([towers, decoder] if turns else [held])
-        if group
-    ]
-    highest_load = max(found, key=lambda made: made.nbytes)
-    made = [highest_load]
+    made = [phase("load", held, Line("staging", staging))]
     workspace = Line("libraries' workspace", needed.workspace)
     inputs = Line("inputs", needed.inputs)
     for name, working in (("vision", needed.vision), ("audio", needed.audio)):
         if working is not None:
-            made.append(phase(name, towers if turns else held, inputs, workspace, _line(working)))
-    resident = decoder if turns else held
+            made.append(phase(name, held, inputs, workspace, _line(working)))
     if needed.prefill is not None:
         before = Line("KV cache", needed.kv_prompt)
         name = "prefill" if needed.kv else "text"
-        made.append(
-            phase(name, resident, inputs, features, workspace, before, _line(needed.prefill))
-        )
+        made.append(phase(name, held, inputs, features, workspace, before, _line(needed.prefill)))
     if needed.decode is not None:
         kv = Line("KV cache", needed.kv)
-        made.append(phase("decode", resident, inputs, workspace, kv, _line(needed.decode)))
+        made.append(phase("decode", held, inputs, workspace, kv, _line(needed.decode)))
     return tuple(made)
 
 

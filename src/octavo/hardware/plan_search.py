@@ -14,8 +14,10 @@ from octavo.hardware.spec import ComponentSpec, ModelSpec, Precision
 
 Wanted = Precision | Literal["auto"] | None
 
-#: The loader reads in pieces of this size, two at a time.
-LOAD_CHUNK: Final = 2 * 1024 * 1024
+#: What is cast or quantized passes through two chunks of this size a component.
+LOAD_CHUNK: Final = 32 * 1024 * 1024
+#: What is loaded as it is stored: pages that a tensor shares with another go through these.
+BOUNCE: Final = 8 * 1024 * 1024
 #: What ``auto`` tries when the stored precision does not fit.
 AUTO: Final = (Precision.INT8, Precision.INT4)
 
@@ -33,7 +35,6 @@ class Ask:
     precisions: Mapping[str, Wanted]
     prefill_chunk: int | None
     vision_batch: int | None
-    lazy: bool | None
     stream: bool | None
     ring_slots: int
 
@@ -84,17 +85,10 @@ def _residencies(
 ) -> Iterator[list[Residency]]:
     """Ways to hold the components, the preferred first."""
     whole = [_whole(part, precisions[part.name]) for part in ask.spec.components]
-    towers = any(held.component in TOWERS for held in whole)
-    languages = [held for held in whole if held.component not in (*TOWERS, "projector")]
-    can_turn = towers and bool(languages) and ask.lazy is not False
-    turns = [replace(held, lazy=True) for held in whole]
     if ask.stream is not True:
-        if ask.lazy is not True or not can_turn:
-            yield whole
-        if can_turn:
-            yield turns
+        yield whole
     if ask.stream is not False:
-        yield _streamed(ask, turns if can_turn else whole, needed)
+        yield _streamed(ask, whole, needed)
 
 
 def _whole(part: ComponentSpec, precision: Precision) -> Residency:
@@ -105,11 +99,16 @@ def _whole(part: ComponentSpec, precision: Precision) -> Residency:
 
 
 def _streamed(ask: Ask, held: list[Residency], needed: Costs) -> list[Residency]:
-    """As many layers resident as fit, of the largest component first, then of the next."""
+    """As many layers resident as fit. Towers give way first: they are used once a picture, a
+    decoder once a token. A layer is used as it is read, so only in its stored precision."""
     chosen = list(held)
-    for number in sorted(range(len(held)), key=lambda at: -held[at].total_bytes):
+
+    def turn(number: int) -> tuple[bool, int]:
+        return held[number].component not in TOWERS, -held[number].total_bytes
+
+    for number in sorted(range(len(held)), key=turn):
         part = ask.spec.components[number]
-        if len(part.layers) < 2:
+        if len(part.layers) < 2 or held[number].precision is not ask.spec.stored:
             continue
         if _assemble(ask, chosen, needed).fits and ask.stream is not True:
             break
@@ -176,9 +175,14 @@ def _assemble(ask: Ask, held: list[Residency], needed: Costs) -> Plan:
         prefill_chunk=ask.prefill_chunk,
         vision_batch=ask.vision_batch,
         batch=ask.workload.batch,
-        phases=phases(held, needed, ask.base, LOAD_CHUNK),
+        phases=phases(held, needed, ask.base, _staging(ask, held)),
         notes=_notes(ask, held, needed),
     )
+
+
+def _staging(ask: Ask, held: list[Residency]) -> int:
+    cast = [part for part in held if part.precision is not ask.spec.stored]
+    return BOUNCE + sum(2 * min(LOAD_CHUNK, part.total_bytes) for part in cast)
 
 
 def _notes(ask: Ask, held: list[Residency], needed: Costs) -> tuple[str, ...]:
@@ -188,8 +192,6 @@ def _notes(ask: Ask, held: list[Residency], needed: Costs) -> tuple[str, ...]:
         notes.append(
             f"prompt and answer are {needed.kv_tokens} tokens; the model was made for {positions}"
         )
-    if any(part.lazy for part in held):
-        notes.append("components take turns: a tower is dropped before the decoder is loaded")
     notes += [
         f"{part.component}: {len(part.streamed)} of {part.layers} layers are read from "
         f"{part.source} on every pass"

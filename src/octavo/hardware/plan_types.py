@@ -26,7 +26,6 @@ class Residency:
         slots: of the ring that the other layers are read into; 0 without streaming.
         total_bytes: all its weights at ``precision``.
         held_bytes: what stays in memory, the ring not counted.
-        lazy: loaded for a request and dropped after its pass.
         source: where streamed layers come from: ``disk`` or ``host``.
     """
 
@@ -39,7 +38,6 @@ class Residency:
     held_bytes: int
     slot_bytes: int = 0
     slots: int = 0
-    lazy: bool = False
     source: Literal["disk", "host"] = "disk"
 
     @property
@@ -128,11 +126,6 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.peak <= self.budget
-
-    @property
-    def lazy(self) -> bool:
-        """Whether components take turns."""
-        return any(held.lazy for held in self.components)
 
     @property
     def streams(self) -> bool:

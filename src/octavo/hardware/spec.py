@@ -38,7 +38,7 @@ FLOAT_BYTES: Final[Mapping[Precision, int]] = {
     Precision.FP32: 4, Precision.BF16: 2, Precision.FP16: 2,
 }  # fmt: skip
 #: INT8: one float32 scale an output row. INT4: groups of this many inputs, each with a bfloat16
-#: scale and a bfloat16 least value.
+#: scale and a bfloat16 middle (the least value and 8 scales).
 INT4_GROUP: Final = 64
 
 

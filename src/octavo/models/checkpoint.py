@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +22,15 @@ from octavo.errors import BrokenFile, InputError, SourceNotFound
 from octavo.hardware.spec import STORED_BYTES, TensorSpec
 
 CONFIG: Final = "config.json"
+GENERATION: Final = "generation_config.json"
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 #: The format allows 100 MB; a longer one is not a header.
 LONGEST_HEADER: Final = 100_000_000
+#: A longer configuration, index or tokenizer setting is none.
+LONGEST_JSON: Final = 100_000_000
+#: No tensor library takes more.
+_MOST_SIDES: Final = 64
 
 
 class Files(Protocol):
@@ -43,7 +50,11 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Files in a local folder."""
+    """Files in a local folder.
+
+    Raises:
+        InputError: the disk or its rights refuse.
+    """
 
     path: Path
 
@@ -52,15 +63,30 @@ class Folder:
         return str(self.path)
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(path.name for path in self.path.iterdir() if path.is_file()))
+        with reading(self.path):
+            return tuple(sorted(path.name for path in self.path.iterdir() if path.is_file()))
 
     def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
+        with reading(self.path / name):
+            return (self.path / name).stat().st_size
 
     def read(self, name: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        with (self.path / name).open("rb") as file:
+        with reading(self.path / name), (self.path / name).open("rb") as file:
             file.seek(offset)
             return file.read() if nbytes is None else file.read(nbytes)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system says against reading ``path``, as InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror or error}",
+            where=str(path),
+            next_step="check the path and who may read it",
+        ) from error
 
 
 class Checkpoint:
@@ -87,9 +113,11 @@ class Checkpoint:
             SourceNotFound: there is no such folder, or no ``config.json`` in it.
         """
         path = Path(folder)
-        if not path.is_dir():
+        with reading(path):
+            there, complete = path.is_dir(), (path / CONFIG).is_file()
+        if not there:
             raise SourceNotFound("no such model folder", where=str(path))
-        if not (path / CONFIG).is_file():
+        if not complete:
             raise SourceNotFound(
                 f"no {CONFIG} in this folder, so it is not a model",
                 where=str(path),
@@ -119,9 +147,12 @@ class Checkpoint:
         Raises:
             BrokenFile: it is none.
         """
+        size = self.files.size(name)
+        if size > LONGEST_JSON:
+            raise BrokenFile(f"{name} is too long: {size} bytes", where=self.files.where)
         try:
             value = json.loads(self.files.read(name))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise BrokenFile(f"{name} is not JSON: {error}", where=self.files.where) from error
         if not isinstance(value, dict):
             raise BrokenFile(f"{name} is not a JSON object", where=self.files.where)
@@ -193,7 +224,14 @@ class Checkpoint:
             header = json.loads(self.files.read(shard, 8, length))
             header.pop("__metadata__", None)
             tensors = [_tensor(name, entry, shard, 8 + length) for name, entry in header.items()]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise BrokenFile(
                 f"a damaged safetensors header: {error}", where=where, next_step=_AGAIN
             ) from error
@@ -211,9 +249,11 @@ _AGAIN: Final = "download the file again"
 
 
 def _tensor(name: str, entry: Mapping[str, Any], shard: str, base: int) -> TensorSpec:
-    start, end = entry["data_offsets"]
-    shape = tuple(int(side) for side in entry["shape"])
+    start, end = (operator.index(place) for place in entry["data_offsets"])
+    shape = tuple(operator.index(side) for side in entry["shape"])
     dtype = str(entry["dtype"])
+    if len(shape) > _MOST_SIDES:
+        raise ValueError(f"{name} has {len(shape)} dimensions")
     if dtype not in STORED_BYTES:
         raise ValueError(f"{name} has the type {dtype}")
     nbytes = math.prod(shape) * STORED_BYTES[dtype]

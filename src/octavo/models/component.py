@@ -83,7 +83,6 @@ class Component:
         self.loaded = 0
         self._start = start
         self._work: Work | None = None
-        self._failure: BaseException | None = None
         self._closed = False
         self._lock = threading.Lock()
 
@@ -113,11 +112,7 @@ class Component:
             OctavoError: what stopped it from loading, each time it is asked for.
         """
         work = self.start()
-        try:
-            work.wait()
-        except BaseException as error:
-            self._failure = error
-            raise
+        work.wait()
 
     def close(self) -> None:
         """Stops it where it is. What it holds is the module's to let go."""
@@ -134,11 +129,19 @@ class Component:
         work = self._work
         if self._closed:
             return State.CLOSED
-        if self._failure is not None:
-            return State.FAILED
         if work is None:
             return State.WAITING
-        return State.READY if work.done else State.LOADING
+        if not work.done:
+            return State.LOADING
+        return State.FAILED if self._failed(work) else State.READY
+
+    def _failed(self, work: Work) -> bool:
+        """Of work that is done; what stopped it is whoever's who needs it."""
+        try:
+            work.wait(0)
+        except BaseException:  # noqa: BLE001
+            return True
+        return False
 
     def facts(self) -> ComponentFacts:
         return ComponentFacts(

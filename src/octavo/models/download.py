@@ -13,10 +13,10 @@ import importlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from octavo.errors import (
@@ -96,7 +96,8 @@ def look(name: str, revision: str | None = None) -> RemoteModel:
     Raises:
         SourceNotFound: the hub has no such model or revision.
         DownloadError: the hub cannot be reached, or keeps the model for those who agreed.
-        UnsupportedFormat: it has weights only in formats that run code when they are read.
+        UnsupportedFormat: it has weights only in formats that run code when they are read, or a
+            file whose name leads out of the model's folder.
     """
     with speaking_of(name):
         from huggingface_hub import HfApi
@@ -112,6 +113,7 @@ def look(name: str, revision: str | None = None) -> RemoteModel:
         for sibling in found.siblings or ()
         if _is_wanted(sibling.rfilename)
     )
+    _check_inside(name, files)
     if not any(file.name.endswith((".safetensors", "model.bin")) for file in files):
         raise UnsupportedFormat(
             "no .safetensors weights",
@@ -138,10 +140,13 @@ def pull(
         DownloadError: the connection broke for good (what came is kept), or the bytes are not
             those that the hub announced (the file is removed).
         OutputError: no room on the disk, or the folder cannot be written.
+        UnsupportedFormat: a file's name leads out of the folder.
     """
+    _check_inside(model.name, model.files)
     folder = folder or folder_of(model.name)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _leave_other_revision(model, folder)
         have = {file.name: _have(folder, file) for file in model.files}
         free = shutil.disk_usage(folder).free
     missing = model.nbytes - sum(have.values())
@@ -165,12 +170,45 @@ def pull(
         "licence": model.licence,
         "files": {file.name: file.sha256 or file.sha1 for file in model.files},
     }
+    part = folder / f"{NOTE}.part"
     with _writing(folder):
-        (folder / NOTE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        part.replace(folder / NOTE)
     return folder
 
 
+def _check_inside(model: str, files: Iterable[RemoteFile]) -> None:
+    """Names come from strangers: none may lead out of the folder, on any system."""
+    for file in files:
+        kinds = (PurePosixPath(file.name), PureWindowsPath(file.name))
+        if not file.name or any(".." in kind.parts or kind.anchor for kind in kinds):
+            raise UnsupportedFormat(
+                f"a file named {file.name!r} would be written outside the model's folder",
+                where=model,
+                next_step="do not use this model; tell the hub about it",
+            )
+
+
+def _leave_other_revision(model: RemoteModel, folder: Path) -> None:
+    """From here on the folder is not a finished model, until all of this revision is there;
+    files that this revision has not would be taken for its own."""
+    try:
+        note = note_of(folder)
+    except BrokenFile:
+        note = {}
+    if note is None or note.get("revision") == model.revision:
+        return
+    (folder / NOTE).unlink()
+    listed = note.get("files")
+    gone = set(listed if isinstance(listed, dict) else ()) - {file.name for file in model.files}
+    for path in (folder / name for name in gone):
+        if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+            path.unlink()
+
+
 def _is_wanted(name: str) -> bool:
+    if name == NOTE:  # ours, and it says that a pull was finished
+        return False
     return any(fnmatch.fnmatch(name, pattern) for pattern in _WANTED) and not any(
         fnmatch.fnmatch(name, pattern) for pattern in _NEVER
     )
@@ -313,7 +351,7 @@ def speaking_of(name: str) -> Iterator[None]:
         ) from error
     except hub.HfHubHTTPError as error:
         raise DownloadError(
-            f"the hub refused: {error}", where=name, next_step="try later"
+            f"the hub refused: {str(error).splitlines()[0]}", where=name, next_step="try later"
         ) from error
     except (http.HTTPError, ConnectionError, TimeoutError) as error:
         raise DownloadError(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from octavo.errors import BrokenFile, SourceNotFound
+from octavo.errors import BrokenFile, ConfigError, SourceNotFound
 from octavo.hardware.home import octavo_home
-from octavo.models.checkpoint import CONFIG, Checkpoint
+from octavo.models.checkpoint import CONFIG, Checkpoint, reading
 from octavo.models.download import folder_of, look, note_of
 from octavo.models.packaged import PACKAGED, missing_packages, opened, packaged, place_of
 
@@ -33,11 +33,17 @@ def resolve(name: str, *, headers_only: bool = False) -> Checkpoint:
 
     Raises:
         SourceNotFound: it is nowhere; says what would bring it.
+        InputError: it is a path that cannot be read.
+        ConfigError: the name is empty.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    if not name.strip():
+        raise ConfigError("an empty name of a model", next_step="octavo doctor lists what is here")
+    path = _path(name)
+    with reading(path):
+        is_file, is_folder = path.is_file(), path.is_dir()
+    if is_file:
         return _file(path)
-    if path.is_dir():
+    if is_folder:
         return Checkpoint.at(path)
     carried = packaged(name)
     if carried is not None and not missing_packages(carried):
@@ -57,6 +63,13 @@ def resolve(name: str, *, headers_only: bool = False) -> Checkpoint:
     else:
         step = f"give a folder, a hub's owner/name, or one of {', '.join(_packaged_names())}"
     raise SourceNotFound("no such model on this machine", where=name, next_step=step)
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user
+        return Path(name)
 
 
 def installed() -> Iterator[Installed]:
@@ -111,7 +124,10 @@ def _in_hub_cache(name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(name, CONFIG)
+    try:
+        found = try_to_load_from_cache(name, CONFIG)
+    except ValueError:  # a name that no hub allows
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

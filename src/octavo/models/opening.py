@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from octavo.errors import ConfigError
 from octavo.hardware.accelerators import accelerators
-from octavo.hardware.plan import Plan, Wanted, Workload
+from octavo.hardware.plan import Plan, Residency, Wanted, Workload
 from octavo.hardware.plan import plan as make_plan
-from octavo.hardware.spec import ModelSpec, Precision
+from octavo.hardware.spec import ComponentSpec, ModelSpec, Precision
 from octavo.memory.ledger import Ledger, Place
 from octavo.memory.sizes import parse_bytes
-from octavo.models.checkpoint import Checkpoint
+from octavo.models.background import Background
+from octavo.models.checkpoint import GENERATION, Checkpoint
 from octavo.models.component import Component, Work
 from octavo.models.family import Family
+from octavo.models.gguf import GgufCheckpoint
 from octavo.models.hub import resolve
 from octavo.models.model import Model
-from octavo.models.registry import family_of
+from octavo.models.registry import family_of, saying_whose
 from octavo.requests import MediaReader
 
 if TYPE_CHECKING:
@@ -55,16 +58,24 @@ def open_model(name: str, wishes: Wishes, media: MediaReader) -> Model:
     """See :func:`octavo.load`."""
     checkpoint = resolve(name)
     family = family_of(checkpoint)
-    spec = family.describe(checkpoint)
+    with saying_whose(checkpoint, family):
+        if checkpoint.has(GENERATION):
+            checkpoint.json(GENERATION)
+        spec = family.describe(checkpoint)
     _check_names(spec, wishes)
     if family.loads_itself:
         return _open_whole(checkpoint, family, spec, wishes, media)
     from octavo.memory.buffers import return_freed_memory
+    from octavo.models.heads import flatten_heads
 
     return_freed_memory()
-    device = wishes.device or _best_device()
-    module = family.build(checkpoint)
-    plan = _planned(spec, wishes, device)
+    device = _device(wishes.device) if wishes.device is not None else _best_device()
+    with saying_whose(checkpoint, family):
+        module = family.build(checkpoint)
+    flatten_heads(module)
+    # What is stored in a packed form is not used as it is read.
+    streamable = not isinstance(checkpoint, GgufCheckpoint)
+    plan = _planned(spec, wishes, device, streamable=streamable)
     return _Opening(checkpoint, family, spec, module, plan, wishes, device).model(media)
 
 
@@ -115,7 +126,31 @@ def _best_device() -> str:
     return "cpu"
 
 
-def _planned(spec: ModelSpec, wishes: Wishes, device: str) -> Plan:
+def _device(name: str) -> str:
+    """Raises ConfigError for one that torch has not here."""
+    import torch
+
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind != "cpu" and (not kind or kind not in _present()):
+        raise ConfigError(
+            f"no device {name!r} on this machine",
+            next_step=f"use {', '.join(('cpu', *_present()))}; octavo doctor says what is missing",
+        )
+    return name
+
+
+def _present() -> tuple[str, ...]:
+    """Kinds of accelerators that torch can use here."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return () if found is None else (found.type,)
+
+
+def _planned(spec: ModelSpec, wishes: Wishes, device: str, *, streamable: bool) -> Plan:
     """Raises BudgetExceeded where nothing fits."""
     precisions = planned_precisions(spec, wishes)
     workload = wishes.workload
@@ -125,8 +160,6 @@ def _planned(spec: ModelSpec, wishes: Wishes, device: str) -> Plan:
         workload = TEXT_ONLY if spec.vision is None else WITH_PICTURE
     rss = int(psutil.Process().memory_info().rss)
     budget = parse_bytes(wishes.memory) if wishes.memory is not None else _free(device, rss)
-    # A layer that is read while it is used is used as it is stored.
-    as_stored = all(wish in (None, spec.stored) for wish in precisions.values())
     return make_plan(
         spec,
         workload,
@@ -134,8 +167,7 @@ def _planned(spec: ModelSpec, wishes: Wishes, device: str) -> Plan:
         device=device.partition(":")[0],
         base=rss if device == "cpu" else None,
         precisions=precisions,
-        lazy=False,
-        stream=None if as_stored else False,
+        stream=None if streamable else False,
     )
 
 
@@ -207,8 +239,7 @@ class _Opening:
         self._sources = family.sources(checkpoint, module)
         self._parts: dict[str, Component] = {}
         self._streams: list[LayerStream] = []
-        assert checkpoint.folder is not None, "resolve() gives local checkpoints"
-        self._folder = checkpoint.folder
+        self._folder = checkpoint.folder or Path()
         self._readers = ReaderPool()
         self._loader = Loader(
             self._folder,
@@ -270,6 +301,8 @@ class _Opening:
         skip = frozenset(tensor for layer in streamed for tensor in layer)
 
         def start() -> Work:
+            if isinstance(self._checkpoint, GgufCheckpoint):
+                return self._start_gguf(self._checkpoint, part, held)
             return self._loader.start(
                 self._module,
                 part,
@@ -288,6 +321,35 @@ class _Opening:
             resident_nbytes=held.nbytes,
             streamed_layers=len(streamed),
         )
+
+    def _start_gguf(self, checkpoint: GgufCheckpoint, part: ComponentSpec, held: Residency) -> Work:
+        from octavo.models.gguf import load_gguf
+
+        reserved = self._ledger.reserve("host", "weights", held.held_bytes, part.name)
+        matrices = {tensor.name for tensor in part.tensors if tensor.matrix}
+
+        def run(tell: Callable[[int], None]) -> None:
+            try:
+                load_gguf(
+                    checkpoint,
+                    self._module,
+                    self._sources,
+                    precision=held.precision,
+                    compute=held.compute,
+                    device=self._device,
+                    quantize=matrices.__contains__,
+                    on_tensor=tell,
+                )
+            except BaseException:
+                reserved.release()
+                raise
+
+        from octavo.models.loading import LoadProgress
+
+        def tell_all(done: int) -> None:
+            self._progress(LoadProgress(part.name, done, part.nbytes, done >= part.nbytes))
+
+        return Background(run, part.name, tell_all)
 
     def _place_buffers(self) -> None:
         """What is computed rather than stored goes where the weights go."""

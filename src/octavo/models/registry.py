@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from octavo.errors import UnsupportedFormat
+from octavo.errors import InputError, OctavoError, UnsupportedFormat
 from octavo.models.checkpoint import Checkpoint
 from octavo.models.family import Family
 
@@ -33,8 +34,6 @@ def families() -> tuple[Family, ...]:
     """One of each, in a fixed order."""
     found: list[Family] = []
     for module, names in _HOMES.items():
-        if importlib.util.find_spec(f"octavo.models.families.{module}") is None:
-            continue
         home = importlib.import_module(f"octavo.models.families.{module}")
         found.extend(getattr(home, name)() for name in names)
     return tuple(found)
@@ -56,3 +55,28 @@ def family_of(checkpoint: Checkpoint) -> Family:
         where=checkpoint.name,
         next_step=f"families: {names}",
     )
+
+
+@contextmanager
+def saying_whose(checkpoint: Checkpoint, family: Family) -> Iterator[None]:
+    """What libraries raise over a configuration, as InputError: its values are a stranger's."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except OctavoError:
+        raise
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        StrictDataclassError,
+    ) as error:
+        raise InputError(
+            f"its configuration is not one of {family.name}: {type(error).__name__}: {error}",
+            where=checkpoint.name,
+            next_step="download the model again, or pip install --upgrade transformers",
+        ) from error
