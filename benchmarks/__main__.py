@@ -30,6 +30,12 @@ SUITES: dict[str, dict[str, str]] = {
         "codecs": "benchmarks.memory.codecs",
         "pools": "benchmarks.memory.pools",
     },
+    "models": {
+        "load": "benchmarks.cold_load",
+        "first_token": "benchmarks.first_token",
+        "plan": "benchmarks.plan_peak",
+        "quantized": "benchmarks.quantized_linear",
+    },
 }
 
 

@@ -11,7 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _LIBRARIES = (
+    "accelerate",
+    "bitsandbytes",
     "blosc2",
+    "faster-whisper",
+    "gguf",
     "numpy",
     "onnxruntime",
     "opencv-python-headless",
@@ -20,7 +24,10 @@ _LIBRARIES = (
     "pypdfium2",
     "rapid-layout",
     "rapidocr",
+    "safetensors",
     "torch",
+    "torchao",
+    "transformers",
     "xxhash",
     "zstandard",
 )

@@ -2,8 +2,9 @@
 
 Each row is a process of its own: it counts the tokens of one request, plans for exactly that,
 loads the model within the budget, answers, and compares the plan's highest phase with the
-highest resident set that the kernel saw (``VmHWM``). Budgets are shares of what the wholly
-resident model needs; a budget that nothing fits is recorded as refused.
+highest resident set that the kernel saw (``VmHWM``). Budgets are the bytes of the process
+before a model is loaded and a share of what the wholly resident model adds to them; a budget that
+nothing fits is recorded as refused.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def rows(folder: Path | None = None, only: list[str] | None = None) -> Iterator[
             whole = _process(case, place, None)
             yield whole
             for share in SHARES[1:] if "predicted" in whole else ():
-                yield _process(case, place, int(whole["predicted"] * share), share)
+                model_bytes = whole["predicted"] - whole["base"]
+                yield _process(case, place, int(whole["base"] + model_bytes * share), share)
             later = wanted[wanted.index(case) + 1 :]
             again = any(case.family == n.family and case.shape == n.shape for n in later)
             if folder is None and not again:

@@ -40,7 +40,8 @@ def make(folder: Path, shape: str = "tiny", seed: int = 0) -> None:
     config.image_token_id = ids["<|imgpad|>"]
     torch.manual_seed(seed)
     if shape == "tiny":
-        model = DotsOCRModel(config).eval()
+        model: Any = DotsOCRModel(config)
+        model.eval()
         model.save_pretrained(folder)
     else:
         with torch.device("meta"):

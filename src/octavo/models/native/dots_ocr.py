@@ -67,9 +67,9 @@ class DotsOCRModel(Qwen2ForCausalLM):
         super().__init__(config)
         settings = VisionSettings.of(config.vision_config, "vision_config")
         self.vision_tower = VisionTower(settings, config.hidden_size)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
@@ -99,7 +99,8 @@ class DotsOCRModel(Qwen2ForCausalLM):
     ) -> Any:
         """Pictures go in with the prompt; their tokens are in the cache from then on."""
         pictures = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_grid_thw")}
-        inputs = super().prepare_inputs_for_generation(
+        decoder: Any = super()
+        inputs = decoder.prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):

@@ -203,7 +203,8 @@ def picture_rows(
     bytes_ncfp = cut(np.asarray(picture).transpose(2, 0, 1)[None], settings)
     rows = np.empty((len(bytes_ncfp), settings.row), np.float32)
     scaled = (np.arange(256, dtype=np.float64) * settings.scale).astype(np.float32)
-    table = (scaled[:, None] - np.float32(settings.mean)) / np.float32(settings.std)
+    mean, std = (np.asarray(pair).astype(np.float32) for pair in (settings.mean, settings.std))
+    table = ((scaled[:, None] - mean) / std).astype(np.float32)
     look_up(table, bytes_ncfp, rows, settings)
     return rows, (1, size[1] // settings.patch, size[0] // settings.patch)
 

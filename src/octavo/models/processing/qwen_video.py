@@ -263,6 +263,6 @@ def _fill(
         )
     # transformers normalises in float32 by mean and deviation scaled to bytes.
     up = np.float32(1 / settings.scale)
-    mean, std = np.float32(settings.mean) * up, np.float32(settings.std) * up
+    mean, std = (np.asarray(pair, np.float32) * up for pair in (settings.mean, settings.std))
     table = (np.arange(256, dtype=np.float32)[:, None] - mean) / std
     look_up(table, cut(pixels_fchw.numpy(), settings), rows, settings)
