@@ -5,70 +5,43 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 # As a script it is started without the project's root on the path.
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.memory import policies, predictors  # noqa: E402
+from tools import tables  # noqa: E402
+from tools.tables import MISSING, Results, between, table, where  # noqa: E402
 
-Results = Mapping[str, Any]
 CLAIMS = ("policies", "disk", "store", "codecs", "pools")
-MISSING = "Not measured yet."
 
 
 def load(claim: str) -> Results | None:
     """The results of one claim; None where it was never measured."""
-    path = ROOT / "benchmarks" / "results" / f"memory-{claim}.json"
-    if not path.exists():
-        return None
-    results: Results = json.loads(path.read_text(encoding="utf-8"))
-    return results
+    return tables.load(f"memory-{claim}")
 
 
 def updated(text: str) -> str:
     """``text`` with the table between each pair of markers made anew."""
-    for name, (claim, table) in TABLES.items():
+    for name, (claim, made_by) in TABLES.items():
         results = load(claim)
-        made = MISSING if results is None else f"{table(results)}\n\n{_where(results)}"
-        text = _between(text, name, made)
-    return _between(text, "memory", _summary({claim: load(claim) for claim in CLAIMS}))
-
-
-def _between(text: str, name: str, made: str) -> str:
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    return block.sub(lambda _: f"{begin}\n{made}\n{end}", text)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _where(results: Results) -> str:
-    machine = results["machine"]
-    changes = " with changes" if machine["changed_files"] else ""
-    return (
-        f"{machine['date'][:10]}, commit {str(machine['commit'])[:8]}{changes}, "
-        f"{machine['cores']} cores of {machine['cpu']}."
-    )
+        made = MISSING if results is None else f"{made_by(results)}\n\n{where(results)}"
+        text = between(text, name, made)
+    return between(text, "memory", _summary({claim: load(claim) for claim in CLAIMS}))
 
 
 def _hits(results: Results) -> str:
-    return _table(["", "µs a hit"], [(name, f"{us:.2f}") for name, us in results["hit_us"].items()])
+    return table(["", "µs a hit"], [(name, f"{us:.2f}") for name, us in results["hit_us"].items()])
 
 
 def _peaks(results: Results) -> str:
     keys = ("level", "budget_mb", "ledger_peak_mb", "measured_mb")
     head = ["level", "budget, MB", "ledger's peak, MB", "measured, MB"]
-    return _table(head, [[row[key] for key in keys] for row in results["peak"]])
+    return table(head, [[row[key] for key in keys] for row in results["peak"]])
 
 
 def _disk(results: Results) -> str:
@@ -89,7 +62,7 @@ def _bandwidth(results: Results) -> str:
             ]
         )
     head = ["GB/s of a bare loop of direct I/O", "read", "write"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _round_trips(results: Results) -> str:
@@ -107,7 +80,7 @@ def _round_trips(results: Results) -> str:
         "times as long as the disk tier",
         "as the store",
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _overlap(results: Results) -> str:
@@ -116,7 +89,7 @@ def _overlap(results: Results) -> str:
         [name, f"{slower:.2f}", f"{overlap['read_bytes_per_s'].get(name, 0) / 1e9:.2f}"]
         for name, slower in overlap["slowdown"].items()
     ]
-    return _table(["a matrix product on all cores meanwhile", "of its time alone", "GB/s"], rows)
+    return table(["a matrix product on all cores meanwhile", "of its time alone", "GB/s"], rows)
 
 
 def _pools(results: Results) -> str:
@@ -129,7 +102,7 @@ def _pools(results: Results) -> str:
             [f"{workload}: {name}", f"{arena[name]:.2f}", f"{plain[name]:.2f}"]
             for name in ("peak over live", "allocate, us", "all three, us")
         ]
-    return _table([f"{results['allocations']} allocations", "arena", "torch.empty"], rows)
+    return table([f"{results['allocations']} allocations", "arena", "torch.empty"], rows)
 
 
 def _codecs(results: Results) -> str:
@@ -140,7 +113,7 @@ def _codecs(results: Results) -> str:
             if name in _SHOWN:
                 figures = (row["ratio"], row["encode_gb_per_s"], row["decode_gb_per_s"])
                 rows.append([tensor, name, *(f"{figure:.2f}" for figure in figures)])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _summary(claims: Mapping[str, Results | None]) -> str:
@@ -148,8 +121,8 @@ def _summary(claims: Mapping[str, Results | None]) -> str:
     rows = [row for name, rows in _ROWS.items() if (found := claims[name]) for row in rows(found)]
     if not rows:
         return MISSING
-    measured = [f"{name.capitalize()}: {_where(found)}" for name, found in claims.items() if found]
-    return _table(["", "Octavo", "beside"], rows) + "\n\n" + "\n".join(measured)
+    measured = [f"{name.capitalize()}: {where(found)}" for name, found in claims.items() if found]
+    return table(["", "Octavo", "beside"], rows) + "\n\n" + "\n".join(measured)
 
 
 def _policy_rows(results: Results) -> Iterator[list[str]]:

@@ -18,6 +18,8 @@ Wanted = Precision | Literal["auto"] | None
 LOAD_CHUNK: Final = 32 * 1024 * 1024
 #: What is loaded as it is stored: pages that a tensor shares with another go through these.
 BOUNCE: Final = 8 * 1024 * 1024
+#: Rows on their way to int8 and int4: four threads, 4 MiB each.
+QUANTIZING: Final = 16 * 1024 * 1024
 #: What ``auto`` tries when the stored precision does not fit.
 AUTO: Final = (Precision.INT8, Precision.INT4)
 
@@ -182,7 +184,8 @@ def _assemble(ask: Ask, held: list[Residency], needed: Costs) -> Plan:
 
 def _staging(ask: Ask, held: list[Residency]) -> int:
     cast = [part for part in held if part.precision is not ask.spec.stored]
-    return BOUNCE + sum(2 * min(LOAD_CHUNK, part.total_bytes) for part in cast)
+    scratch = QUANTIZING if any(part.precision.quantized for part in cast) else 0
+    return BOUNCE + scratch + sum(2 * min(LOAD_CHUNK, part.total_bytes) for part in cast)
 
 
 def _notes(ask: Ask, held: list[Residency], needed: Costs) -> tuple[str, ...]:
