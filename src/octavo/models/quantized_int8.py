@@ -69,8 +69,11 @@ class Int8Linear(QuantizedLinear):
             block_rk = scratch(tuple(weight_q.shape), self.compute, x_mk.device).copy_(weight_q)
             if early:
                 block_rk *= self.scale[first : first + step, None]
-            torch.mm(x_mk, block_rk.t(), out=y_mn[:, first : first + step])
-        return y_mn if early else y_mn.mul_(self.scale)
+            y_mr = y_mn[:, first : first + step]
+            torch.mm(x_mk, block_rk.t(), out=y_mr)
+            if not early:  # by block: a product of two float types makes float32 copies
+                y_mr.mul_(self.scale[first : first + step])
+        return y_mn
 
 
 def _largest(rows_rk: torch.Tensor) -> torch.Tensor:
