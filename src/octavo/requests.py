@@ -8,13 +8,15 @@ servers and test doubles all speak these types.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from octavo.errors import ConfigError
+import octavo.errors
+from octavo.errors import ConfigError, OctavoError
 from octavo.types import Attempt, Failure
 
 if TYPE_CHECKING:
@@ -126,6 +128,13 @@ class Message:
     role: Literal["system", "user", "assistant"]
     parts: tuple[Part, ...]
 
+    def __post_init__(self) -> None:
+        if self.role not in ("system", "user", "assistant"):
+            raise ConfigError(
+                f"no role {self.role!r} in a conversation",
+                next_step="use system, user or assistant",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -148,13 +157,19 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
                 "temperature must be 0 or more, top_p in (0, 1], top_k 0 or more",
                 where=f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}",
             )
-        if self.repetition_penalty <= 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise ConfigError("repetition_penalty must be above 0; 1 is none")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ConfigError("seed must be 0 or more, and below 2 ** 63", where=str(self.seed))
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ConfigError(
+                "stop must be a tuple of strings, none of them empty", where=repr(self.stop)
+            )
 
     @property
     def greedy(self) -> bool:
@@ -180,8 +195,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.messages or not any(message.parts for message in self.messages):
             raise ConfigError("a request without a message", where=self.id)
-        if self.max_new_tokens < 1:
-            raise ConfigError("max_new_tokens must be at least 1", where=self.id)
+        if not hasattr(self.max_new_tokens, "__index__") or self.max_new_tokens < 1:
+            raise ConfigError("max_new_tokens must be a whole number, at least 1", where=self.id)
 
     @classmethod
     def of(
@@ -243,6 +258,17 @@ class Completion:
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     attempts: tuple[Attempt, ...] = ()
     failure: Failure | None = None
+
+    def check(self) -> Completion:
+        """Itself.
+
+        Raises:
+            OctavoError: its failure, of the class that it names where that is one of Octavo's.
+        """
+        if self.failure is not None:
+            kind = getattr(octavo.errors, self.failure.error, OctavoError)
+            raise kind(self.failure.what, next_step=self.failure.next_step)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

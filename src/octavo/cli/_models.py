@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.errors import ConfigError, MissingDependency, OctavoError
+from octavo.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from octavo.models.loading import LoadProgress
     from octavo.models.model import Model
-    from octavo.requests import Completion
 
 LOADING, ANSWERING, MEDIA, OUTPUT = "Loading", "Answering", "Media", "Output"
 
@@ -104,26 +104,39 @@ def needs_models() -> Iterator[None]:
         ) from error
 
 
-def checked(completion: Completion, model: str) -> Completion:
-    """Raises OctavoError for one that failed."""
-    if completion.failure is not None:
-        failure = completion.failure
-        raise OctavoError(failure.what, where=model, next_step=failure.next_step)
-    return completion
+def json_line(facts: Any) -> str:
+    """JSON as it is read best; escaped where a file's name is no Unicode and cannot be printed."""
+    text = json.dumps(facts, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(facts)
+    return text
 
 
 def words(text: str) -> str:
     """The text of an argument; ``-`` is standard input."""
-    found = sys.stdin.read() if text == "-" else text
+    try:
+        found = sys.stdin.read() if text == "-" else text
+    except UnicodeDecodeError as error:
+        raise ConfigError("standard input is not UTF-8 text", next_step="convert it") from error
     if not found.strip():
         raise ConfigError("an empty question", next_step="give the words, or - for standard input")
     return found
 
 
 def existing(path: Path) -> Path:
-    """Raises SourceNotFound before a model is loaded for nothing."""
-    from octavo.errors import SourceNotFound
+    """Raises InputError before a model is loaded for nothing."""
+    from octavo.errors import InputError, SourceNotFound
 
-    if not path.is_file():
+    try:
+        there, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=str(path), next_step="check the path"
+        ) from error
+    if not there:
         raise SourceNotFound("no such file", where=str(path), next_step="check the path")
+    if is_folder:
+        raise InputError("a folder, not a file", where=str(path), next_step="give a file in it")
     return path

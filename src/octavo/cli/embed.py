@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from octavo.cli._models import (
     OfAll,
     Verbose,
     existing,
+    json_line,
     opened,
     option,
 )
@@ -88,7 +88,7 @@ def _show(
             else {"input": parts[row].where, "vector": vectors_nd[row].tolist()}
             for row in order
         ]
-        typer.echo(json.dumps(rows, ensure_ascii=False))
+        typer.echo(json_line(rows))
     elif likeness is not None:
         for row in order:
             typer.echo(f"{likeness[row]:6.3f}  {printable(parts[row].where)}")
@@ -112,5 +112,7 @@ def _save(path: Path, vectors_nd: Any) -> None:
             np.save(file, vectors_nd)
     except OSError as error:
         raise OutputError(
-            f"cannot be written: {error.strerror}", where=str(path), next_step="give another --out"
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            next_step="give another --out",
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +21,8 @@ from octavo.cli._models import (
     OfVision,
     Tokens,
     Verbose,
-    checked,
     existing,
+    json_line,
     opened,
     option,
     words,
@@ -93,7 +92,7 @@ def generate(
     loading = Loading(memory, device, precision, llm_precision, vision_precision, workload, verbose)
     with opened(model, loading) as loaded:
         if json_output:
-            typer.echo(json.dumps(_facts(loaded, request), ensure_ascii=False))
+            typer.echo(json_line(_facts(loaded, request)))
         else:
             for piece in loaded.stream(request):
                 typer.echo(piece, nl=False)
@@ -102,8 +101,7 @@ def generate(
 
 def _facts(model: Model, request: Request) -> dict[str, Any]:
     (completion,) = model.generate([request])
-    checked(completion, model.spec.name)
-    facts = asdict(completion)
+    facts = asdict(completion.check())
     facts.pop("failure")
     return {
         "model": model.spec.name,

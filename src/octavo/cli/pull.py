@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from octavo.cli._errors import printable
-from octavo.cli._models import needs_models
+from octavo.cli._models import json_line, needs_models
 from octavo.memory.sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def _show(remote: RemoteModel, json_output: bool) -> None:
             "bytes": remote.nbytes,
             "files": {file.name: file.nbytes for file in remote.files},
         }
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        typer.echo(json_line(facts))
         return
     licence = printable(remote.licence or "not stated: see its page")
     typer.echo(f"{remote.name} at {remote.revision[:12]}")
@@ -76,6 +75,6 @@ def _show(remote: RemoteModel, json_output: bool) -> None:
 def _say(model: str, where: str, licence: str | None, json_output: bool) -> None:
     if json_output:
         facts = {"model": model, "path": where, "licence": licence, "status": "ok"}
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        typer.echo(json_line(facts))
     else:
         typer.echo(f"{model} is at {where}")

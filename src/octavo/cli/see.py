@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from octavo.cli._models import (
     Tokens,
     Verbose,
     existing,
+    json_line,
     opened,
     option,
     words,
@@ -59,7 +59,7 @@ def caption(
                 typer.echo(error_line(error), err=True)
                 continue
             if json_output:
-                typer.echo(json.dumps({"image": str(path), "text": text}, ensure_ascii=False))
+                typer.echo(json_line({"image": str(path), "text": text}))
             else:
                 head = f"{printable(path)}: " if len(images) > 1 else ""
                 typer.echo(f"{head}{text.strip()}")
@@ -86,7 +86,7 @@ def ask_image(
         text = loaded.ask(part, asked, max_new_tokens=max_new_tokens)
     if json_output:
         facts = {"image": str(image), "question": asked, "text": text}
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        typer.echo(json_line(facts))
     else:
         typer.echo(text.strip())
 
@@ -118,7 +118,7 @@ def classify(
         else:
             shares = loaded.classify(Part.image(source), label, **wording)
     if json_output:
-        typer.echo(json.dumps({"source": str(source), "labels": shares}, ensure_ascii=False))
+        typer.echo(json_line({"source": str(source), "labels": shares}))
         return
     wide = max(map(len, shares))
     for name, share in shares.items():

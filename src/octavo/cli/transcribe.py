@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octavo.cli._models import LOADING, OUTPUT, Json, Loading, Verbose, existing, opened, option
+from octavo.cli._models import (
+    LOADING,
+    OUTPUT,
+    Json,
+    Loading,
+    Verbose,
+    existing,
+    json_line,
+    opened,
+    option,
+)
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ def transcribe(
     with opened(model, Loading(verbose=verbose)) as loaded:
         heard = loaded.transcribe(part)
     if json_output:
-        typer.echo(json.dumps(asdict(heard), ensure_ascii=False))
+        typer.echo(json_line(asdict(heard)))
     else:
         typer.echo(_written(heard, form))
 

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
@@ -131,7 +131,8 @@ def pull(
     on_progress: Callable[[PullProgress], None] = lambda _progress: None,
     folder: Path | None = None,
 ) -> Path:
-    """Fetches what is missing and checks it; a stopped pull goes on where it was.
+    """Fetches what is missing and checks it; a stopped pull goes on where it was. Two that pull the
+    same model take turns.
 
     Returns:
         The model's folder; its note (``octavo.json``) is written last, when all is there.
@@ -144,8 +145,25 @@ def pull(
     """
     _check_inside(model.name, model.files)
     folder = folder or folder_of(model.name)
+    with _alone(folder):
+        _pull(model, on_progress, folder)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits while another process, or thread, writes into ``folder``, which is made."""
+    from huggingface_hub.utils._fixes import WeakFileLock
+
+    with ExitStack() as held:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(WeakFileLock(folder.parent / f".{folder.name}.lock"))
+        yield
+
+
+def _pull(model: RemoteModel, on_progress: Callable[[PullProgress], None], folder: Path) -> None:
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         _leave_other_revision(model, folder)
         have = {file.name: _have(folder, file) for file in model.files}
         free = shutil.disk_usage(folder).free
@@ -174,7 +192,6 @@ def pull(
     with _writing(folder):
         part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         part.replace(folder / NOTE)
-    return folder
 
 
 def _check_inside(model: str, files: Iterable[RemoteFile]) -> None:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
 
 from octavo.models.family import Generated, Guard, Prepared, Processor
+from octavo.models.streamed import Text
 from octavo.requests import Sampling
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+
+#: Settings of a model for generation that a request decides, or that change what ``generate`` is.
+_NOT_THE_MODELS: Final = (
+    *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "num_beams", "num_beam_groups", "diversity_penalty"),
+    *("constraints", "force_words_ids", "early_stopping", "length_penalty", "low_memory"),
+    *("num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits"),
+    *("output_attentions", "output_hidden_states", "max_length", "max_time", "min_length"),
+    *("stop_strings", "token_healing", "guidance_scale", "watermarking_config"),
+    *("penalty_alpha", "dola_layers", "prompt_lookup_num_tokens", "max_matching_ngram_size"),
+    *("assistant_early_exit", "use_model_defaults"),
+)
 
 
 def generate(
@@ -32,22 +45,68 @@ def generate(
         prompt_in_output: whether ``generate`` returns the prompt before the answer; encoder-decoder
             and embedding-fed models do not.
     """
-    from transformers import StoppingCriteriaList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     watch = _Watch(guard, sampling.stop, processor)
     inputs = _placed(prepared, module)
-    with torch.inference_mode():
-        if sampling.seed is not None:
-            torch.manual_seed(sampling.seed)
-        output_bt = module.generate(  # type: ignore[operator]
-            **inputs,
-            generation_config=_settings(module, processor, max_new_tokens, sampling),
-            stopping_criteria=StoppingCriteriaList([watch]),
-        )
+    chance = [] if sampling.greedy else [_Chance(sampling)]
+    model: Any = module
+    own = model.generation_config
+    # What is None in the settings of a call would be taken from the model's.
+    model.generation_config = GenerationConfig()
+    try:
+        with torch.inference_mode():
+            output_bt = model.generate(
+                **inputs,
+                generation_config=_settings(own, processor, max_new_tokens, sampling),
+                logits_processor=LogitsProcessorList(chance),
+                stopping_criteria=StoppingCriteriaList([watch]),
+            )
+    finally:
+        model.generation_config = own
     start = prepared.prompt_tokens if prompt_in_output else 0
     tokens = [int(token) for token in output_bt[0, start:]]
     ended = bool(tokens) and tokens[-1] in processor.end_tokens
     return Generated(tuple(tokens[:-1] if ended else tokens), stopped=ended or watch.stopped)
+
+
+class _Chance:
+    """Draws from the likeliest tokens, with random numbers of its own: an answer with a seed is the
+    same whatever else draws in this process, and draws of others are not disturbed.
+
+    The largest of scores to which Gumbel noise was added is a draw from their softmax (Gumbel 1954,
+    "Statistical theory of extreme values"), so what takes the likeliest token takes the drawn one.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+        self._temperature = sampling.temperature
+        self._seed = sampling.seed
+        self._generator: torch.Generator | None = None
+        self._narrow: list[Any] = []
+        if sampling.top_k:
+            self._narrow.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._narrow.append(TopPLogitsWarper(sampling.top_p))
+
+    def __call__(self, ids_bt: torch.Tensor, scores_bv: torch.Tensor) -> torch.Tensor:
+        # The likeliest is 0, so that no temperature makes it infinite.
+        scores_bv = (scores_bv - scores_bv.max(-1, keepdim=True).values) / self._temperature
+        for narrow in self._narrow:
+            scores_bv = narrow(ids_bt, scores_bv)
+        noise_bv = torch.empty_like(scores_bv, dtype=torch.float32)
+        noise_bv.exponential_(generator=self._of(scores_bv.device))
+        return scores_bv - noise_bv.clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+    def _of(self, device: torch.device) -> torch.Generator:
+        if self._generator is None:
+            self._generator = torch.Generator(device)
+            if self._seed is None:
+                self._generator.seed()
+            else:
+                self._generator.manual_seed(self._seed)
+        return self._generator
 
 
 class _Watch:
@@ -57,45 +116,38 @@ class _Watch:
         self._guard = guard
         self._stop = stop
         self._processor = processor
-        self._seen: list[int] = []
+        self._text = Text(processor.decode)
         self.stopped = False
 
     def __call__(self, ids_bt: torch.Tensor, _scores: Any, **_other: Any) -> torch.Tensor:
         token = int(ids_bt[0, -1])
-        self._seen.append(token)
         if token not in self._processor.end_tokens:
             self._guard.token(token)
         if self._stop:
-            text = self._processor.decode(self._seen)
+            text = self._text.add(token)
             self.stopped = any(stop in text for stop in self._stop)
         done = self.stopped or self._guard.cancelled()
         return torch.full((ids_bt.shape[0],), done, device=ids_bt.device)
 
 
 def _settings(
-    module: nn.Module, processor: Processor, max_new_tokens: int, sampling: Sampling
+    own: GenerationConfig, processor: Processor, max_new_tokens: int, sampling: Sampling
 ) -> GenerationConfig:
-    """The model's own settings with ours over them; greedy unless sampling is asked for."""
+    """The model's own settings with ours over them: which tokens it may say stays its own, how they
+    are searched and when it ends is the request's."""
     import copy
 
-    settings: Any = copy.deepcopy(module.generation_config)
+    settings: Any = copy.deepcopy(own)
     ends = sorted(processor.end_tokens)
-    choice: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if not sampling.greedy:
-        choice = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-        }
-    values = {
-        **choice,
+    values: dict[str, Any] = {
+        **dict.fromkeys(_NOT_THE_MODELS),
+        "do_sample": False,
         "max_new_tokens": max_new_tokens,
-        "max_length": None,
         "repetition_penalty": sampling.repetition_penalty,
-        "num_beams": 1,
         "eos_token_id": ends or None,
     }
+    if settings.min_new_tokens is not None:
+        values["min_new_tokens"] = min(settings.min_new_tokens, max_new_tokens)
     for key, value in values.items():
         setattr(settings, key, value)
     if settings.pad_token_id is None and ends:
@@ -110,7 +162,9 @@ def _placed(prepared: Prepared, module: nn.Module) -> dict[str, torch.Tensor]:
     device = next((p.device for p in module.parameters() if not p.is_meta), torch.device("cpu"))
     dtype = getattr(module, "dtype", torch.float32)
     return {
-        name: value.to(device, dtype)
+        name: value
+        if not isinstance(value, torch.Tensor)  # features in place of pixels, ready to use
+        else value.to(device, dtype)
         if value.is_floating_point() and value.ndim > 1
         else value.to(device)
         for name, value in prepared.inputs.items()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from octavo.errors import BrokenFile, ConfigError, SourceNotFound
 from octavo.hardware.home import octavo_home
 from octavo.models.checkpoint import CONFIG, Checkpoint, reading
 from octavo.models.download import folder_of, look, note_of
 from octavo.models.packaged import PACKAGED, missing_packages, opened, packaged, place_of
+
+#: As the hub allows it.
+_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def _is_hub_name(name: str) -> bool:
-    owner, slash, rest = name.partition("/")
-    return bool(slash and owner and rest) and "/" not in rest and owner[0] not in ".~"
+    return _HUB_NAME.fullmatch(name) is not None and ".." not in name
 
 
 def _packaged_names() -> list[str]:

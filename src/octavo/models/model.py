@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from octavo.errors import BudgetExceeded, ConfigError, OctavoError
+from octavo.errors import BudgetExceeded, ConfigError, InputError, OctavoError
 from octavo.hardware.spec import ModelSpec
 from octavo.models.component import Component, ComponentFacts
 from octavo.models.family import Family, Generated, Guard, Prepared, Processor, Task
@@ -101,14 +101,7 @@ class Model:
         Raises:
             OctavoError: why there is none.
         """
-        completion = next(self.generate([Request.of(*parts, **options)]))
-        if completion.failure is not None:
-            raise OctavoError(
-                completion.failure.what,
-                where=self.spec.name,
-                next_step=completion.failure.next_step,
-            )
-        return completion.text
+        return next(self.generate([Request.of(*parts, **options)])).check().text
 
     def stream(self, request: Request) -> Iterator[str]:
         """Pieces of the answer as they are made; all of them together are its text.
@@ -137,7 +130,7 @@ class Model:
     ) -> Mapping[str, float]:
         """Probability of each label for a picture, likeliest first; they sum to 1."""
         self._must(Task.CLASSIFY)
-        texts = [template.format(label) for label in labels]
+        texts = _worded(template, labels)
         with self._turn:
             self._need(InputMode.VISION)
             logits = self.family.score_pictures(
@@ -150,14 +143,13 @@ class Model:
     ) -> Mapping[str, float]:
         """Probability of each label for a film, likeliest first; they sum to 1."""
         self._must(Task.SCORE_VIDEO)
+        texts = _worded(template, labels)
         frames = self.spec.vision.frames if self.spec.vision is not None else 0
         sampling = film.sampling or VideoSampling(temporal_resolution=frames or FRAMES)
         pixels = [frame.pixels for frame in self._media.frames(film, sampling)]
         with self._turn:
             self._need(InputMode.VISION)
-            logits = self.family.score_video(
-                self.module, self.processor, pixels, [template.format(label) for label in labels]
-            )
+            logits = self.family.score_video(self.module, self.processor, pixels, texts)
         return _shares(labels, logits)
 
     def embed(self, parts: Sequence[Part]) -> NDArray[np.float32]:
@@ -172,6 +164,11 @@ class Model:
             self._must(Task.EMBED_TEXT)
         if kinds - {Modality.TEXT}:
             self._must(Task.EMBED_IMAGE)
+        for kind in kinds - {Modality.TEXT, Modality.IMAGE}:
+            raise ConfigError(f"texts and pictures are embedded, not {kind}", where=self.spec.name)
+        for part in parts:
+            if part.kind is Modality.TEXT:
+                _check_unicode(str(part.value))
         vectors: list[Any] = [None] * len(parts)
         with self._turn:
             for kind, rows in _by_kind(parts).items():
@@ -250,12 +247,12 @@ class Model:
                     guard=guard,
                 )
             timings["generate"] = time.perf_counter() - began
+            return self._completion(request, prepared, made, guard, timings)
         # The place that isolates a request: whatever it raises is its own.
         except Exception as error:  # noqa: BLE001
             return Completion(
                 request.id, finish=Finish.ERROR, timings=timings, failure=_failure(error)
             )
-        return self._completion(request, prepared, made, guard, timings)
 
     def _takes(self, request: Request) -> None:
         if request.mode not in self.family.modes:
@@ -264,6 +261,9 @@ class Model:
                 where=request.id,
                 next_step=f"this one takes: {', '.join(sorted(self.family.modes))}",
             )
+        for part in request.parts:
+            if part.kind is Modality.TEXT:
+                _check_unicode(str(part.value))
 
     def _completion(
         self,
@@ -275,8 +275,8 @@ class Model:
     ) -> Completion:
         text = self.processor.decode(made.tokens)
         ends = [text.find(stop) for stop in request.sampling.stop if stop in text]
-        finish = Finish.STOP if made.stopped else Finish.LENGTH
-        if not made.stopped and guard.cancelled():
+        finish = Finish.STOP if made.stopped or ends else Finish.LENGTH
+        if finish is not Finish.STOP and guard.cancelled():
             finish = Finish.CANCELLED
         return Completion(
             request.id,
@@ -293,6 +293,31 @@ def _by_kind(parts: Sequence[Part]) -> dict[Modality, list[int]]:
     for row, part in enumerate(parts):
         rows.setdefault(part.kind, []).append(row)
     return rows
+
+
+def _check_unicode(text: str) -> None:
+    """Raises InputError for what no tokenizer takes: names in other encodings become such text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not Unicode at character {error.start}",
+            where=ascii(text[error.start : error.start + 20]),
+            next_step="give it in UTF-8",
+        ) from error
+
+
+def _worded(template: str, labels: Sequence[str]) -> list[str]:
+    """What is compared with the picture, one text for each label.
+
+    Raises:
+        ConfigError: no label, or one twice.
+    """
+    if not labels or len(set(labels)) < len(labels):
+        raise ConfigError("give at least one label, and each once", where=", ".join(labels) or None)
+    for label in labels:
+        _check_unicode(label)
+    return [template.replace("{}", label) for label in labels]
 
 
 def _shares(labels: Sequence[str], logits: Any) -> Mapping[str, float]:

@@ -250,7 +250,8 @@ class _Opening:
 
     def model(self, media: MediaReader) -> Model:
         try:
-            processor = self._family.processor(self._checkpoint)
+            with saying_whose(self._checkpoint, self._family):
+                processor = self._family.processor(self._checkpoint)
             for part in self._spec.components:
                 self._parts[part.name] = self._component(part.name)
             self._place_buffers()

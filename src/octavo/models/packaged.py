@@ -241,6 +241,17 @@ def _pieces(path: Path) -> Iterator[bytes]:
         ) from error
 
 
+def _stat(model: Packaged, file: PackagedFile) -> os.stat_result:
+    try:
+        return _path(file).stat()
+    except OSError as error:
+        raise BrokenFile(
+            f"cannot be read: {error.strerror}",
+            where=str(_path(file)),
+            next_step=f"{model.install} --force-reinstall",
+        ) from error
+
+
 def _check(model: Packaged, file: PackagedFile, digest: str) -> None:
     if digest != file.sha256:
         raise BrokenFile(
@@ -255,16 +266,8 @@ def _verify_once(model: Packaged) -> None:
     note = octavo_home() / "verified" / f"{model.name}.json"
     facts = {}
     for file in model.files:
-        path = _path(file)
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise BrokenFile(
-                f"cannot be read: {error.strerror}",
-                where=str(path),
-                next_step=f"{model.install} --force-reinstall",
-            ) from error
-        facts[str(path)] = [stat.st_size, stat.st_mtime_ns, file.sha256]
+        stat = _stat(model, file)
+        facts[str(_path(file))] = [stat.st_size, stat.st_mtime_ns, file.sha256]
     try:
         if json.loads(note.read_text(encoding="utf-8")) == facts:
             return
@@ -280,13 +283,14 @@ def _verify_once(model: Packaged) -> None:
 
 def _write_note(note: Path, text: str) -> None:
     """A cache folder that cannot be written only means that the check is made again."""
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(f".{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        part.replace(note)
-    except OSError:
-        return
+    part = note.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            part.replace(note)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _assembled(model: Packaged) -> Path:
@@ -297,7 +301,7 @@ def _assembled(model: Packaged) -> Path:
         targets.setdefault(file.target or Path(file.path).name, []).append(file)
     for target, parts in targets.items():
         whole = folder / target
-        expected = sum(_path(part).stat().st_size for part in parts)
+        expected = sum(_stat(model, part).st_size for part in parts)
         if whole.is_file() and whole.stat().st_size == expected:
             continue
         _join(model, whole, parts)

@@ -50,6 +50,7 @@ class DotsOCR(Family):
         )
         width = int(vision.get("embed_dim", 1536))
         bounds = picture_patching(checkpoint, PICTURES)
+        _check_patches(checkpoint, vision, bounds)
         return ModelSpec(
             name=checkpoint.name,
             family=self.name,
@@ -229,7 +230,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
         raise InputError(
             "no tokenizer.json beside the weights",
             where=checkpoint.name,
-            next_step=f"octavo pull {checkpoint.name}",
+            next_step="download the model again",
         )
     try:
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
@@ -247,6 +248,23 @@ def _vision(checkpoint: Checkpoint) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise InputError("vision_config is not an object", where=checkpoint.name)
     return found
+
+
+def _check_patches(checkpoint: Checkpoint, vision: Mapping[str, Any], bounds: Patching) -> None:
+    """Raises InputError where pictures would be cut otherwise than the tower takes them."""
+    cut = (bounds.patch, bounds.merge, bounds.frames)
+    taken = (
+        vision.get("patch_size", PICTURES.patch),
+        vision.get("spatial_merge_size", PICTURES.merge),
+        vision.get("temporal_patch_size", PICTURES.frames),
+    )
+    if cut != taken:
+        raise InputError(
+            f"pictures are cut into patches of {cut} (side, merged, frames), the tower takes "
+            f"{taken}",
+            where=checkpoint.name,
+            next_step="the configurations are of different models; download the model again",
+        )
 
 
 def _layer(name: str) -> int | None:
