@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.errors import BudgetExceeded, ConfigError
-from octavo.hardware.plan import Plan, Workload, plan, spread
+from octavo.hardware.plan import Plan, Workload, plan, spare, spread
 from octavo.hardware.plan_advice import smallest_change
 from octavo.hardware.plan_search import Ask, best
 from octavo.hardware.spec import Precision
@@ -30,7 +30,7 @@ def peak(spec, workload, **wishes) -> int:
 
 def ask(spec, workload, budget, **wishes) -> Ask:
     given_: dict = {
-        "spec": spec, "workload": workload, "budget": budget, "device": "cpu", "base": BASE,
+        "spec": spec, "workload": workload, "budget": budget, "reserve": 0, "device": "cpu", "base": BASE,
         "host_budget": None, "precisions": {}, "prefill_chunk": None, "vision_batch": None,
         "stream": None, "ring_slots": 3,
     }  # fmt: skip
@@ -192,6 +192,22 @@ def test_the_advised_memory_holds() -> None:
         TEXT, Workload(prompt=8000, new=8000), budget=int(float(amount) * 10**9), base=BASE
     )
     assert again.fits
+
+
+def test_the_reserve_stays_free() -> None:
+    whole = plan(TEXT, Workload(), budget=ROOMY, base=BASE)
+    exact = plan(TEXT, Workload(), budget=whole.peak, base=BASE)
+    assert not exact.streams
+    kept = plan(TEXT, Workload(), budget=whole.peak, reserve=spare(whole.peak), base=BASE)
+    assert kept.streams
+    assert kept.peak <= whole.peak - whole.peak // 100
+    budget = 500_000_000
+    work = Workload(prompt=8000, new=8000)
+    with pytest.raises(BudgetExceeded) as refused:
+        plan(TEXT, work, budget=budget, reserve=spare(budget), base=BASE)
+    assert refused.value.next_step is not None
+    more = int(float(refused.value.next_step.split("memory=")[1].split("GB")[0]) * 10**9)
+    assert plan(TEXT, work, budget=more, reserve=spare(more), base=BASE).fits
 
 
 def test_a_refusal_names_the_largest_lines() -> None:

@@ -32,7 +32,7 @@ def plan(
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what a model takes, line by line, or what would make it fit; loads no weights."""
-    from octavo.hardware.plan import Workload
+    from octavo.hardware.plan import Workload, spare
     from octavo.hardware.plan import plan as make
     from octavo.models.registry import family_of
 
@@ -40,10 +40,12 @@ def plan(
     wishes = {"language": llm_precision, "vision": vision_precision, "audio": audio_precision}
     checkpoint = _checkpoint(model)
     spec = family_of(checkpoint).describe(checkpoint)
+    budget = _budget(memory, kind)
     found = make(
         spec,
         asked,
-        budget=_budget(memory, kind),
+        budget=budget,
+        reserve=spare(budget),
         device=kind,
         precisions=_precisions(spec, precision, wishes),
     )

@@ -18,13 +18,18 @@ from octavo.hardware.plan_types import TOWERS, Line, Phase, Plan, Residency
 from octavo.hardware.plan_workload import Workload
 from octavo.hardware.spec import ModelSpec
 
-__all__ = ["Line", "Phase", "Plan", "Residency", "Wanted", "Workload", "plan", "spread"]
+__all__ = ["Line", "Phase", "Plan", "Residency", "Wanted", "Workload", "plan", "spare", "spread"]
 
 #: Bytes that Python with torch and transformers holds before a model is loaded
 #: on a CPU: measured with torch 2.13 and transformers 5.23 on Linux, x86-64.
 CPU_BASE: Final = 380_000_000
 #: Bytes of device memory that a CUDA context with its libraries takes.
 CUDA_BASE: Final = 500_000_000
+
+
+def spare(budget: int) -> int:
+    """What is left free of a budget, for the error of predictions: see ``docs/models.md``."""
+    return budget // 100
 
 
 def plan(
@@ -34,6 +39,7 @@ def plan(
     budget: int,
     device: str = "cpu",
     base: int | None = None,
+    reserve: int = 0,
     host_budget: int | None = None,
     precisions: Mapping[str, Wanted] | None = None,
     prefill_chunk: int | None = None,
@@ -48,6 +54,7 @@ def plan(
         workload: the largest request; text only by default.
         budget: bytes of the process (``cpu``) or of the device.
         base: bytes that are taken before; measured ones are better than the defaults.
+        reserve: bytes of it that stay free: peaks are predicted to a few percent, not exactly.
         host_budget: bytes of main memory for layers that are streamed to a device; None or too
             little streams them from disk.
         precisions: by component name; one that is not named or None keeps the stored type,
@@ -73,6 +80,7 @@ def plan(
         spec=spec,
         workload=workload or Workload(),
         budget=budget,
+        reserve=reserve,
         device=device,
         base=(CPU_BASE if device == "cpu" else CUDA_BASE) if base is None else base,
         host_budget=host_budget,

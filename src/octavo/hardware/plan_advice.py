@@ -36,7 +36,9 @@ def refusal(ask: Ask, found: Plan) -> BudgetExceeded:
 
 def _next_step(ask: Ask, found: Plan) -> str:
     change = smallest_change(ask)
-    memory = f"memory={-(-found.peak // 10_000_000) / 100:g}GB"
+    # As large a share of the larger budget stays free.
+    wanted = found.peak * ask.budget // max(ask.budget - ask.reserve, 1) + 1
+    memory = f"memory={-(-wanted // 10_000_000) / 100:g}GB"
     if change is not None:
         return f"{memory}, or {change[0]}"
     if found.base >= ask.budget:

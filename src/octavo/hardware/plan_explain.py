@@ -33,6 +33,7 @@ def explain(plan: Plan) -> str:
     rows.append(
         f"peak {megabytes(plan.peak)} of {megabytes(plan.budget)}: {verdict}, "
         f"{megabytes(abs(plan.budget - plan.peak))} {'free' if plan.fits else 'too much'}"
+        + (f" ({megabytes(plan.reserve)} stay free)" if plan.reserve else "")
     )
     return "\n".join([*rows, *(f"note: {note}" for note in plan.notes)])
 
@@ -54,6 +55,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "family": plan.family,
         "device": plan.device,
         "budget": plan.budget,
+        "reserve": plan.reserve,
         "base": plan.base,
         "peak": plan.peak,
         "fits": plan.fits,

@@ -31,6 +31,7 @@ class Ask:
     spec: ModelSpec
     workload: Workload
     budget: int
+    reserve: int
     device: str
     base: int
     host_budget: int | None
@@ -128,7 +129,7 @@ def _most_resident(ask: Ask, chosen: list[Residency], number: int, needed: Costs
         middle = (low + high + 1) // 2
         trial = _partly(ask, held, sizes, middle)
         made = _assemble(ask, [*chosen[:number], trial, *chosen[number + 1 :]], needed)
-        if _own_peak(made, part.name) <= ask.budget:
+        if _own_peak(made, part.name) <= ask.budget - ask.reserve:
             low, least = middle, trial
         else:
             high = middle - 1
@@ -167,6 +168,7 @@ def _assemble(ask: Ask, held: list[Residency], needed: Costs) -> Plan:
         family=ask.spec.family,
         device=ask.device,
         budget=ask.budget,
+        reserve=ask.reserve,
         base=ask.base,
         workload=ask.workload,
         components=tuple(held),

@@ -85,6 +85,7 @@ class Plan:
         model, family: of the checkpoint.
         device: what it runs on: ``cpu``, ``cuda`` ...
         budget: bytes, of the process on a CPU, of the device elsewhere.
+        reserve: bytes of the budget that stay free.
         base: bytes that are taken before a model is loaded.
         workload: what was planned for.
         components: one :class:`Residency` each, in order of use.
@@ -101,6 +102,7 @@ class Plan:
     family: str
     device: str
     budget: int
+    reserve: int
     base: int
     workload: Workload
     components: tuple[Residency, ...]
@@ -125,7 +127,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return self.peak <= self.budget
+        return self.peak + self.reserve <= self.budget
 
     @property
     def streams(self) -> bool:

@@ -1,0 +1,1 @@
+"""Answers many requests at once inside a memory budget."""
