@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from octavo.cli._models import json_line
+from octavo.cli._errors import json_line
 
 from .conftest import Program
 from .test_models import models, picture  # noqa: F401

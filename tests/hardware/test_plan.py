@@ -30,9 +30,9 @@ def peak(spec, workload, **wishes) -> int:
 
 def ask(spec, workload, budget, **wishes) -> Ask:
     given_: dict = {
-        "spec": spec, "workload": workload, "budget": budget, "reserve": 0, "device": "cpu", "base": BASE,
-        "host_budget": None, "precisions": {}, "prefill_chunk": None, "vision_batch": None,
-        "stream": None, "ring_slots": 3,
+        "spec": spec, "workload": workload, "budget": budget, "device": "cpu", "base": BASE,
+        "reserve": 0, "host_budget": None, "precisions": {}, "prefill_chunk": None,
+        "vision_batch": None, "stream": None, "ring_slots": 3,
     }  # fmt: skip
     return Ask(**{**given_, **wishes})
 

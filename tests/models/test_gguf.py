@@ -19,6 +19,7 @@ from octavo.errors import (
     BrokenFile,
     MissingDependency,
     OctavoError,
+    OutputError,
     SourceNotFound,
     UnsupportedFormat,
 )
@@ -291,3 +292,11 @@ def test_smollm2_answers_as_in_transformers(monkeypatch: pytest.MonkeyPatch) -> 
         assert torch.equal(module(ids).logits, wanted)
     likeliest = wanted[0, prepared.prompt_tokens - 1 :].argmax(-1).tolist()
     assert likeliest == [*made.tokens, *processor.end_tokens]
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "home"
+    blocked.write_text("a file")
+    monkeypatch.setenv("OCTAVO_HOME", str(blocked))
+    with pytest.raises(OutputError, match="cannot be written"):
+        _ = GgufCheckpoint(write(tmp_path / "small.gguf")).config

@@ -67,6 +67,16 @@ def error_event(error: BaseException) -> dict[str, Any]:
     return facts | {"what": str(error), "where": None, "next_step": None}
 
 
+def json_line(facts: Any) -> str:
+    """JSON as it is read best; escaped where a file's name is no Unicode and cannot be printed."""
+    text = json.dumps(facts, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(facts)
+    return text
+
+
 class Reported:
     """A context in which every exception ends the process with one line on stderr.
 
@@ -92,7 +102,7 @@ class Reported:
         if self._verbose and not isinstance(error, UsageError):
             traceback.print_exception(error)
         if self._json:
-            print(json.dumps(error_event(error), ensure_ascii=False), flush=True)
+            print(json_line(error_event(error)), flush=True)
         print(error_line(error), file=sys.stderr, flush=True)
         sys.exit(NOTHING)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,16 +101,6 @@ def needs_models() -> Iterator[None]:
             f"{error.name or error} is not installed, and models need it",
             next_step="pip install 'octavo[models]'",
         ) from error
-
-
-def json_line(facts: Any) -> str:
-    """JSON as it is read best; escaped where a file's name is no Unicode and cannot be printed."""
-    text = json.dumps(facts, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(facts)
-    return text
 
 
 def words(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli._errors import printable
+from octavo.cli._errors import json_line, printable
 from octavo.cli._models import (
     MEDIA,
     OUTPUT,
@@ -19,7 +19,6 @@ from octavo.cli._models import (
     OfAll,
     Verbose,
     existing,
-    json_line,
     opened,
     option,
 )

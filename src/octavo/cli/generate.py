@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo.cli._errors import json_line
 from octavo.cli._models import (
     ANSWERING,
     MEDIA,
@@ -22,7 +23,6 @@ from octavo.cli._models import (
     Tokens,
     Verbose,
     existing,
-    json_line,
     opened,
     option,
     words,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octavo.cli._errors import printable
-from octavo.cli._models import json_line, needs_models
+from octavo.cli._errors import json_line, printable
+from octavo.cli._models import needs_models
 from octavo.memory.sizes import format_bytes
 
 if TYPE_CHECKING:

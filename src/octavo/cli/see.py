@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from octavo.cli._errors import printable
+from octavo.cli._errors import json_line, printable
 from octavo.cli._models import (
     ANSWERING,
     Device,
@@ -19,7 +19,6 @@ from octavo.cli._models import (
     Tokens,
     Verbose,
     existing,
-    json_line,
     opened,
     option,
     words,

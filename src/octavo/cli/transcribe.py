@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octavo.cli._errors import json_line
 from octavo.cli._models import (
     LOADING,
     OUTPUT,
@@ -15,7 +16,6 @@ from octavo.cli._models import (
     Loading,
     Verbose,
     existing,
-    json_line,
     opened,
     option,
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from octavo.errors import BrokenFile, SourceNotFound, UnsupportedFormat
+from octavo.errors import BrokenFile, OutputError, SourceNotFound, UnsupportedFormat
 from octavo.hardware.home import octavo_home
 from octavo.hardware.spec import Precision, TensorSpec
 from octavo.models.checkpoint import CONFIG, Checkpoint
@@ -95,8 +95,7 @@ class GgufCheckpoint(Checkpoint):
         """
         folder = octavo_home() / "gguf" / self.header.digest
         if not (folder / CONFIG).is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=folder.parent))
+            made = _fresh(folder.parent)
             try:
                 self._write_companions(made)
                 # Another process may have been faster; what it wrote is the same.
@@ -282,6 +281,23 @@ def load_gguf(
 
 
 _AGAIN: Final = "download the file again"
+
+
+def _fresh(parent: Path) -> Path:
+    """A new folder in ``parent``.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent))
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(parent),
+            next_step="free some space, or set OCTAVO_HOME to a folder that can be written",
+        ) from error
 
 
 def _copy(out: torch.Tensor, first: int, values: torch.Tensor) -> None:
