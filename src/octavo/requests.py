@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import octavo.errors
 from octavo.errors import ConfigError, OctavoError
+from octavo.response import ResponseForm
 from octavo.types import Attempt, Failure
 
 if TYPE_CHECKING:
@@ -184,12 +185,15 @@ class Request:
         messages: oldest first; the last is the user's.
         max_new_tokens: of the answer.
         sampling: how tokens are chosen.
+        response: the form that the answer must have. An answer that ``max_new_tokens`` cuts short
+            has it not: ``response.is_whole(completion.text)`` tells.
         id: comes back with the completion; made up when it is not given.
     """
 
     messages: tuple[Message, ...]
     max_new_tokens: int = 256
     sampling: Sampling = field(default_factory=Sampling)
+    response: ResponseForm | None = None
     id: str = field(default_factory=lambda: f"request-{next(_ids)}")
 
     def __post_init__(self) -> None:
@@ -197,6 +201,12 @@ class Request:
             raise ConfigError("a request without a message", where=self.id)
         if not hasattr(self.max_new_tokens, "__index__") or self.max_new_tokens < 1:
             raise ConfigError("max_new_tokens must be a whole number, at least 1", where=self.id)
+        if self.response is not None and self.sampling.stop:
+            raise ConfigError(
+                "a stop string could cut an answer before it has its form",
+                where=self.id,
+                next_step="give a response or stop strings, not both",
+            )
 
     @classmethod
     def of(

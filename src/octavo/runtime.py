@@ -29,6 +29,8 @@ def load(
     lazy: Collection[str] = (),
     workload: Workload | str | None = None,
     on_progress: Callable[[LoadProgress], None] | None = None,
+    kv_precision: str | None = None,
+    kv_cache_max_length: int | None = None,
     wait: bool = True,
     debug: bool = False,
 ) -> Model:
@@ -46,6 +48,9 @@ def load(
         lazy: components that are loaded when a request first needs them (``vision``).
         workload: the largest request to plan for, as in ``octavo plan --workload``.
         on_progress: called with bytes by component, from loading threads.
+        kv_precision: keys and values in blocks: ``exact``, ``int8`` or ``int4``; by default they
+            are transformers' own.
+        kv_cache_max_length: tokens of prompt and answer at most.
         wait: False returns at once: a question waits only for the components it needs, and what
             goes wrong is raised there.
         debug: errors on a GPU point to their line; slow.
@@ -72,4 +77,13 @@ def load(
         wait=wait,
         debug=debug,
     )
-    return open_model(name, wishes, Decoder())
+    model = open_model(name, wishes, Decoder())
+    if kv_precision is not None or kv_cache_max_length is not None:
+        from octavo.engine.caching import use_paged_cache
+
+        try:
+            use_paged_cache(model, kv_precision, kv_cache_max_length)
+        except BaseException:
+            model.close()
+            raise
+    return model

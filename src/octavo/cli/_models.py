@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.errors import ConfigError, MissingDependency
+from octavo.errors import ConfigError, InputError, MissingDependency
 
 if TYPE_CHECKING:
     from octavo.models.loading import LoadProgress
@@ -52,6 +52,8 @@ class Loading:
     vision_precision: str | None = None
     workload: str | None = None
     verbose: bool = False
+    kv_precision: str | None = None
+    kv_cache_max_length: int | None = None
 
 
 @contextmanager
@@ -83,6 +85,8 @@ def opened(name: str, loading: Loading) -> Iterator[Model]:
                 llm_precision=loading.llm_precision,
                 vision_precision=loading.vision_precision,
                 workload=loading.workload,
+                kv_precision=loading.kv_precision,
+                kv_cache_max_length=loading.kv_cache_max_length,
                 on_progress=show,
             )
     with model:
@@ -114,9 +118,19 @@ def words(text: str) -> str:
     return found
 
 
+def read_text(path: Path) -> str:
+    """Raises InputError for a file that is no UTF-8 text."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot be read as UTF-8 text: {error}", where=str(path), next_step="check the file"
+        ) from error
+
+
 def existing(path: Path) -> Path:
     """Raises InputError before a model is loaded for nothing."""
-    from octavo.errors import InputError, SourceNotFound
+    from octavo.errors import SourceNotFound
 
     try:
         there, is_folder = path.exists(), path.is_dir()

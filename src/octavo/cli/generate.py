@@ -25,13 +25,16 @@ from octavo.cli._models import (
     existing,
     opened,
     option,
+    read_text,
     words,
 )
 from octavo.cli._models import LOADING as LOADING_PANEL
+from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.models.model import Model
     from octavo.requests import Request
+    from octavo.response import ResponseForm
 
 Files = list[Path] | None
 
@@ -59,6 +62,15 @@ def generate(
     stop: Annotated[
         list[str] | None, option(ANSWERING, "Ends the answer; may be repeated.", metavar="TEXT")
     ] = None,
+    schema: Annotated[
+        Path | None, option(ANSWERING, "JSON Schema of the answer.", metavar="FILE")
+    ] = None,
+    regex: Annotated[
+        str | None, option(ANSWERING, "What all of the answer must fit.", metavar="TEXT")
+    ] = None,
+    choice: Annotated[
+        list[str] | None, option(ANSWERING, "One of them; repeat it.", metavar="TEXT")
+    ] = None,
     memory: Memory = None,
     device: Device = None,
     precision: OfAll = None,
@@ -66,6 +78,12 @@ def generate(
     vision_precision: OfVision = None,
     workload: Annotated[
         str | None, option(LOADING_PANEL, "As in octavo plan.", metavar="LIST")
+    ] = None,
+    kv_precision: Annotated[
+        str | None, option(LOADING_PANEL, "exact, int8, int4: of keys and values.", metavar="TYPE")
+    ] = None,
+    kv_cache_max_length: Annotated[
+        int | None, option(LOADING_PANEL, "Tokens of prompt and answer.", metavar="N")
     ] = None,
     json_output: Json = False,
     verbose: Verbose = False,
@@ -88,8 +106,19 @@ def generate(
         system=system,
         max_new_tokens=max_new_tokens,
         sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())),
+        response=_form(schema, regex, choice),
     )
-    loading = Loading(memory, device, precision, llm_precision, vision_precision, workload, verbose)
+    loading = Loading(
+        memory,
+        device,
+        precision,
+        llm_precision,
+        vision_precision,
+        workload,
+        verbose,
+        kv_precision,
+        kv_cache_max_length,
+    )
     with opened(model, loading) as loaded:
         if json_output:
             typer.echo(json_line(_facts(loaded, request)))
@@ -97,6 +126,23 @@ def generate(
             for piece in loaded.stream(request):
                 typer.echo(piece, nl=False)
             typer.echo()
+
+
+def _form(schema: Path | None, regex: str | None, choice: list[str] | None) -> ResponseForm | None:
+    """The form that the answer must have, by the one option that says it."""
+    from octavo.response import ResponseForm
+
+    if sum(one is not None for one in (schema, regex, choice or None)) > 1:
+        raise ConfigError(
+            "an answer has one form",
+            where="--schema, --regex, --choice",
+            next_step="give one of them; --choice may be repeated",
+        )
+    if schema is not None:
+        return ResponseForm.json_schema(read_text(existing(schema)))
+    if regex is not None:
+        return ResponseForm.regex(regex)
+    return ResponseForm.choice(choice) if choice else None
 
 
 def _facts(model: Model, request: Request) -> dict[str, Any]:

@@ -45,7 +45,7 @@ _CLIP: Final = Habits(activation=3, outputs=2)
 HABITS: Final[Mapping[str, Habits]] = {
     "qwen3-vl": Habits(standing=3, rotary=True, positions=True, features=1),
     "qwen2.5-vl": Habits(standing=3, activation=3, rotary=True),
-    "dots.ocr": Habits(standing=3, activation=3, rotary=True, outputs=0, features=1),
+    "dots.ocr": Habits(standing=3, activation=1, outputs=0, features=1),
     "llava": _CLIP,
     "llava-next": _CLIP,
     "clip": _CLIP,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from octavo.models.constraints import Matcher
+
     Pixels = NDArray[np.uint8]
 
 
@@ -70,14 +72,24 @@ class Guard:
     Attributes:
         token: called with each new id.
         cancelled: whether to stop now.
+        matcher: makes what holds the answer to its form; None where it may say anything.
+        cache: makes what keeps the keys and values of so many tokens; None leaves it to the model.
     """
 
     token: Callable[[int], None] = field(default=lambda _token: None)
     cancelled: Callable[[], bool] = field(default=lambda: False)
+    matcher: Callable[[], Matcher] | None = None
+    cache: Callable[[int], Any] | None = None
 
 
 class Processor(ABC):
-    """Requests to tensors and tokens to text; needs no weights."""
+    """Requests to tensors and tokens to text; needs no weights.
+
+    Attributes:
+        tokenizer: of the answers, transformers'.
+    """
+
+    tokenizer: Any
 
     @abstractmethod
     def prepare(self, request: Request, media: MediaReader) -> Prepared:
@@ -104,6 +116,7 @@ class Family(ABC):
         tasks, modes: what it can do and what it takes.
         loads_itself: the library behind it reads its own files (CTranslate2): ``build`` returns
             a ready model, and so does ``open``, in one precision.
+        paged: its decoder can use the paged cache (:mod:`octavo.engine.cache`).
         caption_prompt: the words that ask for a caption; empty where the picture is enough.
     """
 
@@ -112,6 +125,7 @@ class Family(ABC):
     tasks: ClassVar[frozenset[Task]]
     modes: ClassVar[frozenset[InputMode]] = frozenset({InputMode.LANGUAGE})
     loads_itself: ClassVar[bool] = False
+    paged: ClassVar[bool] = False
     caption_prompt: ClassVar[str] = "Describe the picture in one sentence."
 
     def recognizes(self, checkpoint: Checkpoint) -> bool:

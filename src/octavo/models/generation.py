@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
+from octavo.models.constraints import Held
 from octavo.models.family import Generated, Guard, Prepared, Processor
 from octavo.models.streamed import Text
 from octavo.requests import Sampling
@@ -47,7 +48,9 @@ def generate(
     """
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-    watch = _Watch(guard, sampling.stop, processor)
+    # Before chance: what may not come takes no part in top-p and top-k.
+    held = None if guard.matcher is None else Held([guard.matcher()])
+    watch = _Watch(guard, sampling.stop, processor, held)
     inputs = _placed(prepared, module)
     chance = [] if sampling.greedy else [_Chance(sampling)]
     model: Any = module
@@ -58,8 +61,9 @@ def generate(
         with torch.inference_mode():
             output_bt = model.generate(
                 **inputs,
+                **_cache(prepared, max_new_tokens, guard),
                 generation_config=_settings(own, processor, max_new_tokens, sampling),
-                logits_processor=LogitsProcessorList(chance),
+                logits_processor=LogitsProcessorList([*([held] if held else []), *chance]),
                 stopping_criteria=StoppingCriteriaList([watch]),
             )
     finally:
@@ -68,6 +72,12 @@ def generate(
     tokens = [int(token) for token in output_bt[0, start:]]
     ended = bool(tokens) and tokens[-1] in processor.end_tokens
     return Generated(tuple(tokens[:-1] if ended else tokens), stopped=ended or watch.stopped)
+
+
+def _cache(prepared: Prepared, max_new_tokens: int, guard: Guard) -> dict[str, Any]:
+    if guard.cache is None:
+        return {}
+    return {"past_key_values": guard.cache(prepared.prompt_tokens + max_new_tokens)}
 
 
 class _Chance:
@@ -112,8 +122,11 @@ class _Chance:
 class _Watch:
     """Tells of each token and stops at a stop string or when asked to."""
 
-    def __init__(self, guard: Guard, stop: Sequence[str], processor: Processor) -> None:
+    def __init__(
+        self, guard: Guard, stop: Sequence[str], processor: Processor, held: Held | None
+    ) -> None:
         self._guard = guard
+        self._held = held
         self._stop = stop
         self._processor = processor
         self._text = Text(processor.decode)
@@ -126,6 +139,9 @@ class _Watch:
         if self._stop:
             text = self._text.add(token)
             self.stopped = any(stop in text for stop in self._stop)
+        if self._held is not None:
+            # Nothing more can come: the end token need not be computed.
+            self.stopped = self.stopped or self._held.over(ids_bt)[0]
         done = self.stopped or self._guard.cancelled()
         return torch.full((ids_bt.shape[0],), done, device=ids_bt.device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,6 +67,8 @@ class Model:
         self._media = media
         self._close = close
         self._closed = False
+        #: Makes what keeps the keys and values of so many tokens; None leaves it to transformers.
+        self.cache: Callable[[int], Any] | None = None
         # One computation at a time: the module's cache and the plan's peak are for one.
         self._turn = threading.Lock()
 
@@ -238,6 +241,7 @@ class Model:
             with self._turn:
                 self._need(request.mode)
                 began = time.perf_counter()
+                guard = self._held(request, guard)
                 made = self.family.generate(
                     self.module,
                     self.processor,
@@ -253,6 +257,17 @@ class Model:
             return Completion(
                 request.id, finish=Finish.ERROR, timings=timings, failure=_failure(error)
             )
+
+    def _held(self, request: Request, guard: Guard) -> Guard:
+        """The guard of an answer that is kept in the model's cache and held to its form."""
+        guard = replace(guard, cache=self.cache)
+        form = request.response
+        if form is None:
+            return guard
+        from octavo.models.constraints import grammars_of
+
+        grammars = grammars_of(self.processor.tokenizer, self.processor.end_tokens)
+        return replace(guard, matcher=lambda: grammars.matcher(form))
 
     def _takes(self, request: Request) -> None:
         if request.mode not in self.family.modes:

@@ -157,7 +157,7 @@ def test_the_prompt_and_the_count_of_tokens(tiny: Tiny, held: Any, picture: Any)
     processor: Any = family.processor(checkpoint)
     request = Request.of(Part.image(picture), "read", system="be exact")
     prepared = processor.prepare(request, held)
-    text = processor._tokenizer.decode(prepared.inputs["input_ids"][0])
+    text = processor.tokenizer.decode(prepared.inputs["input_ids"][0])
     places = "<|imgpad|>" * (10 * 8 // 4)  # 140 x 112 pixels in patches of 14, four to a token
     assert text == (
         "<|system|>be exact<|endofsystem|>"

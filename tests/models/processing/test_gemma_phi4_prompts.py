@@ -28,7 +28,7 @@ def processors(tiny: Any) -> dict[str, Any]:
 
 
 def text_of(processor: Any, prepared: Any) -> str:
-    return str(processor._tokenizer.decode(prepared.inputs["input_ids"][0]))
+    return str(processor.tokenizer.decode(prepared.inputs["input_ids"][0]))
 
 
 def silence(seconds: float) -> Part:
@@ -178,7 +178,7 @@ def test_ids_that_the_tokenizer_lacks(tiny: Any, tmp_path: Path) -> None:
 def test_answers_end_where_the_checkpoint_says(
     name: str, processors: dict[str, Any], tiny: Any
 ) -> None:
-    tokenizer = processors[name]._tokenizer
+    tokenizer = processors[name].tokenizer
     end = {"gemma3n": "<end_of_turn>", "phi4-multimodal": "<|end|>"}[name]
     ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(end)}
     assert processors[name].end_tokens == ends

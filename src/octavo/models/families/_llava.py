@@ -81,7 +81,7 @@ class LlavaProcessor(Processor):
         image_id: int,
         tokens: Tokens,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._pictures = pictures
         self._template = template
         self._image_id = image_id
@@ -94,12 +94,12 @@ class LlavaProcessor(Processor):
         from octavo.models.processing.llava_prompts import prompt_of
 
         text, parts = prompt_of(
-            request, self.family, self._tokenizer, self._template, self._image_token
+            request, self.family, self.tokenizer, self._template, self._image_token
         )
         seen, runs, notes = self._see([media.picture(part) for part in parts]) if parts else _NONE
         # A template that writes the start token itself must not get a second one.
-        starts = bool(self._tokenizer.bos_token) and text.startswith(self._tokenizer.bos_token)
-        ids = self._tokenizer(text, add_special_tokens=not starts)["input_ids"]
+        starts = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
+        ids = self.tokenizer(text, add_special_tokens=not starts)["input_ids"]
         ids = self._expanded(ids, runs, request.id)
         inputs: dict[str, torch.Tensor] = {"input_ids": torch.tensor([ids])}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -134,11 +134,11 @@ class LlavaProcessor(Processor):
         return {"pixel_values": pixels}, [run] * len(pictures), (note,)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        end = self._tokenizer.eos_token_id
+        end = self.tokenizer.eos_token_id
         return frozenset() if end is None else frozenset({int(end)})
 
 

@@ -50,7 +50,7 @@ class BlipProcessor(Processor):
     def __init__(
         self, tokenizer: Any, pictures: Any, *, answers: bool, start: int, end: int
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._pictures = pictures
         self._answers = answers
         self._start = start
@@ -74,7 +74,7 @@ class BlipProcessor(Processor):
                 where=request.id,
                 next_step="ask a question, or use a blip model for captions",
             )
-        ids = [int(token) for token in self._tokenizer(words)["input_ids"]] if words else []
+        ids = [int(token) for token in self.tokenizer(words)["input_ids"]] if words else []
         if not self._answers:
             # The decoder was trained to begin with a token of its own in place of [CLS], and the
             # [SEP] after the prompt would end the caption.
@@ -89,7 +89,7 @@ class BlipProcessor(Processor):
         return Prepared(inputs, len(ids))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     @property
     def end_tokens(self) -> frozenset[int]:

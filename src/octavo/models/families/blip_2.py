@@ -54,7 +54,7 @@ class Blip2Processor(Processor):
     def __init__(
         self, tokenizer: Any, pictures: Any, *, image_id: int, queries: int, end: int
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._pictures = pictures
         self._image_id = image_id
         self._queries = queries
@@ -74,7 +74,7 @@ class Blip2Processor(Processor):
 
         picture, words = picture_and_words(request, "blip-2")
         text = as_question(words)
-        said = [int(token) for token in self._tokenizer(text)["input_ids"]]
+        said = [int(token) for token in self.tokenizer(text)["input_ids"]]
         if self._image_id in said:
             raise InputError(
                 "the text holds the token that stands for the picture",
@@ -92,7 +92,7 @@ class Blip2Processor(Processor):
         return Prepared(inputs, ids_t.shape[1], self._queries, notes)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     @property
     def end_tokens(self) -> frozenset[int]:

@@ -37,14 +37,14 @@ class ClipProcessor(Processor):
     """
 
     def __init__(self, tokenizer: Any, pictures: Any, positions: int, family: str) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._pictures = pictures
         self._positions = positions
         self._family = family
 
     def texts(self, texts: Sequence[str]) -> Mapping[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask``, shape (b, t), padded at the end."""
-        made = self._tokenizer(
+        made = self.tokenizer(
             list(texts),
             padding=True,
             truncation=True,
@@ -78,11 +78,11 @@ class ClipProcessor(Processor):
         )
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        return frozenset({int(self._tokenizer.eos_token_id)})
+        return frozenset({int(self.tokenizer.eos_token_id)})
 
 
 def batches(values: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:

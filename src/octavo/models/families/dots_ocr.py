@@ -37,6 +37,7 @@ class DotsOCR(Family):
     """One decoder of Qwen2's kind behind a tower that sees a page in full."""
 
     name = "dots.ocr"
+    paged = True
     model_types = frozenset({"dots_ocr"})
     tasks = frozenset({Task.CHAT, Task.ANSWER, Task.CAPTION})
     modes = frozenset({InputMode.LANGUAGE, InputMode.VISION})
@@ -142,7 +143,7 @@ class DotsProcessor(Processor):
     def __init__(
         self, tokenizer: Any, image_token: int, ends: frozenset[int], pictures: Patching
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._image_token = image_token
         self._pad = str(tokenizer.convert_ids_to_tokens(image_token))
         self._ends = ends
@@ -153,7 +154,7 @@ class DotsProcessor(Processor):
         return self._ends
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def prepare(self, request: Request, media: MediaReader) -> Prepared:
         import numpy as np
@@ -166,7 +167,7 @@ class DotsProcessor(Processor):
             self._said(message, media, rows, grids, notes) for message in request.messages
         )
         ids_t = torch.tensor(
-            self._tokenizer(text + _SIDES["assistant"][0], add_special_tokens=False)["input_ids"]
+            self.tokenizer(text + _SIDES["assistant"][0], add_special_tokens=False)["input_ids"]
         )
         inputs: dict[str, torch.Tensor] = {
             "input_ids": ids_t[None],

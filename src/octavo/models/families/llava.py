@@ -19,6 +19,7 @@ class Llava(LlavaLike):
     """Answers about any number of pictures, in the order in which they are given."""
 
     name: ClassVar[str] = "llava"
+    paged = True
     model_types: ClassVar[frozenset[str]] = frozenset({"llava"})
     config_class: ClassVar[str] = "LlavaConfig"
     model_class: ClassVar[str] = "LlavaForConditionalGeneration"

@@ -56,6 +56,7 @@ class LlavaNext(LlavaLike):
     """Answers about any number of pictures, each at up to four times LLaVA's resolution."""
 
     name: ClassVar[str] = "llava-next"
+    paged = True
     model_types: ClassVar[frozenset[str]] = frozenset({"llava_next"})
     config_class: ClassVar[str] = "LlavaNextConfig"
     model_class: ClassVar[str] = "LlavaNextForConditionalGeneration"

@@ -16,6 +16,7 @@ class Qwen25VL(QwenFamily):
     """``Qwen/Qwen2.5-VL-3B-Instruct``, ``Qwen/Qwen2-VL-2B-Instruct`` and their larger sisters."""
 
     name = "qwen2.5-vl"
+    paged = True
     model_types = frozenset({"qwen2_5_vl", "qwen2_vl"})
     variants: ClassVar[Mapping[str, Variant]] = {
         "qwen2_5_vl": Variant(

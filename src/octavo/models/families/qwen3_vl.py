@@ -17,6 +17,7 @@ class Qwen3VL(QwenFamily):
     """``Qwen/Qwen3-VL-2B-Instruct`` and its larger sisters without experts."""
 
     name = "qwen3-vl"
+    paged = True
     model_types = frozenset({"qwen3_vl"})
     variants: ClassVar[Mapping[str, Variant]] = {
         "qwen3_vl": Variant("Qwen3VLConfig", "Qwen3VLForConditionalGeneration", TimedProcessor)

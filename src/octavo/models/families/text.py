@@ -26,6 +26,7 @@ class Text(Family):
     """Decoders of one stack of layers with keys and values: Llama and its relatives."""
 
     name: ClassVar[str] = "text"
+    paged = True
     model_types: ClassVar[frozenset[str]] = frozenset(
         {
             "arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text",

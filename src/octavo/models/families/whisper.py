@@ -214,8 +214,8 @@ class _Tokens(Processor):
 
         _must_have_tokenizer(checkpoint)
         self._name = checkpoint.name
-        self._tokenizer = Tokenizer.from_str(checkpoint.files.read(_TOKENIZER).decode())
-        end = self._tokenizer.token_to_id("<|endoftext|>")
+        self.tokenizer = Tokenizer.from_str(checkpoint.files.read(_TOKENIZER).decode())
+        end = self.tokenizer.token_to_id("<|endoftext|>")
         if end is None:
             raise InputError(f"{_TOKENIZER} has no <|endoftext|>", where=checkpoint.name)
         self._end = int(end)
@@ -235,7 +235,7 @@ class _Tokens(Processor):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Special tokens and times have the ids from the end token on."""
-        return str(self._tokenizer.decode([token for token in tokens if token < self._end]))
+        return str(self.tokenizer.decode([token for token in tokens if token < self._end]))
 
     @property
     def end_tokens(self) -> frozenset[int]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Base of the rotary frequencies of the tower.
 THETA = 10_000.0
+#: Patches of one step where rows do not depend on each other.
+ROWS = 2048
+#: Arguments of ``forward`` that go in with the prompt alone.
+_OF_PICTURES = ("pixel_values", "image_grid_thw", "image_features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ class DotsOCRModel(Qwen2ForCausalLM):
         image_grid_thw: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        image_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's, with pictures.
@@ -84,21 +90,34 @@ class DotsOCRModel(Qwen2ForCausalLM):
             input_ids: (1, t); every ``config.image_token_id`` stands for one merged patch.
             pixel_values: (p, channels * 14 * 14).
             image_grid_thw: (pictures, 3): 1, patches high, patches wide.
+            image_features: (merged patches, d): what the tower made of all pictures, in place of
+                ``pixel_values``.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            if pixel_values is not None:
-                assert input_ids is not None
+            if image_features is None and pixel_values is not None:
                 assert image_grid_thw is not None
-                features_td = self.vision_tower(pixel_values, image_grid_thw)
-                inputs_embeds = self._with_pictures(input_ids, inputs_embeds, features_td)
-        return super().forward(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+                image_features = self.vision_tower(pixel_values, image_grid_thw)
+            if image_features is not None:
+                assert input_ids is not None
+                inputs_embeds = self._with_pictures(input_ids, inputs_embeds, image_features)
+        return super().forward(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """transformers looks for this in a class's own file; the layers are those of Qwen2."""
+        return True
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, *, is_first_iteration: bool = False, **kwargs: Any
     ) -> Any:
         """Pictures go in with the prompt; their tokens are in the cache from then on."""
-        pictures = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_grid_thw")}
+        pictures = {name: kwargs.pop(name, None) for name in _OF_PICTURES}
         decoder: Any = super()
         inputs = decoder.prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
@@ -259,7 +278,8 @@ class Attention(nn.Module):
         lengths: list[int],
     ) -> torch.Tensor:
         q_pak, k_pak, v_pak = self.qkv(x_pd).view(len(x_pd), 3, self.heads, -1).unbind(1)
-        q_pak, k_pak = turned(q_pak, turns), turned(k_pak, turns)
+        _turn(q_pak, turns)
+        _turn(k_pak, turns)
         seen = [
             functional.scaled_dot_product_attention(
                 *(part.transpose(0, 1)[None] for part in picture)
@@ -281,8 +301,17 @@ def turned(x_pak: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> tor
     return rotated.to(x_pak.dtype)
 
 
+def _turn(x_pak: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Rotates in place, some patches at a time, so that no float32 copy of all stands beside."""
+    for x_rak, cos_r1k, sin_r1k in zip(
+        x_pak.split(ROWS), turns[0].split(ROWS), turns[1].split(ROWS), strict=True
+    ):
+        x_rak.copy_(turned(x_rak, (cos_r1k, sin_r1k)))
+
+
 class Mlp(nn.Module):
-    """Gated: ``fc2(silu(fc1(x)) * fc3(x))``."""
+    """Gated: ``fc2(silu(fc1(x)) * fc3(x))``, some patches at a time: the inner width is three
+    times the outer one, and a page has thousands of patches."""
 
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__()
@@ -292,8 +321,10 @@ class Mlp(nn.Module):
         self.fc3 = nn.Linear(width, inner, settings.use_bias)
 
     def forward(self, x_pd: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.fc2(functional.silu(self.fc1(x_pd)) * self.fc3(x_pd))
-        return out
+        made = [
+            self.fc2(functional.silu(self.fc1(x_rd)) * self.fc3(x_rd)) for x_rd in x_pd.split(ROWS)
+        ]
+        return made[0] if len(made) == 1 else torch.cat(made)
 
 
 class Merger(nn.Module):

@@ -82,7 +82,7 @@ class GemmaProcessor(Processor):
         pictures: Any,
         ears: Any,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._marks = marks
         self._ends = ends
@@ -117,14 +117,14 @@ class GemmaProcessor(Processor):
         return self._ends
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def prepare(self, request: Request, media: MediaReader) -> Prepared:
         import torch
 
         marks = self._marks
         found = interleave(request, media, self._hearing, (marks.picture, marks.sound))
-        prompt = render(self._tokenizer, self._template, _messages(found), self._own_prompt)
+        prompt = render(self.tokenizer, self._template, _messages(found), self._own_prompt)
         places = (prompt.count(marks.picture), prompt.count(marks.sound))
         if places != (len(found.pictures), len(found.sounds)):
             raise InputError(
@@ -132,7 +132,7 @@ class GemmaProcessor(Processor):
                 f"and {places[1]} for {len(found.sounds)} sounds",
                 next_step="give media in messages of the user only",
             )
-        ids = self._tokenizer(marks.widened(prompt), add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(marks.widened(prompt), add_special_tokens=False)["input_ids"]
         ids_bt = torch.tensor([ids])
         inputs = {
             "input_ids": ids_bt,
@@ -156,7 +156,7 @@ class GemmaProcessor(Processor):
 
     def _own_prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The published form; what the system says leads the first message."""
-        words = [str(self._tokenizer.bos_token or "")]
+        words = [str(self.tokenizer.bos_token or "")]
         before = ""
         for message in messages:
             said = before + "".join(self._written(slot) for slot in message["content"])

@@ -53,7 +53,7 @@ class Phi4Processor(Processor):
         colours: Colours,
         ears: Any,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._picture = picture
         self._sound = sound
@@ -93,18 +93,18 @@ class Phi4Processor(Processor):
         return self._ends
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def prepare(self, request: Request, media: MediaReader) -> Prepared:
         import torch
 
         found = interleave(request, media, self._hearing, (self._picture, self._sound))
-        prompt = render(self._tokenizer, self._template, self._messages(found), _own_prompt)
+        prompt = render(self.tokenizer, self._template, self._messages(found), _own_prompt)
         heard = self._heard(found)
         sounds = [int(size) for size in heard.get("audio_embed_sizes", ())]
         pictures = self._costs(found)
         widened = self._widened(prompt, pictures, sounds)
-        ids = self._tokenizer(widened, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(widened, add_special_tokens=False)["input_ids"]
         ids_bt = torch.tensor([ids])
         inputs = {
             "input_ids": ids_bt,

@@ -69,7 +69,7 @@ class QwenProcessor(Processor):
         pictures: Patching,
         film: FilmSettings,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._marks = marks
         self._ends = ends
@@ -85,7 +85,7 @@ class QwenProcessor(Processor):
         return self._ends
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def prepare(self, request: Request, media: MediaReader) -> Prepared:
         import torch
@@ -101,7 +101,7 @@ class QwenProcessor(Processor):
             for message in request.messages
         ]
         text = self._widened(self._written(messages, request.id), found)
-        ids_t = torch.tensor(self._tokenizer(text)["input_ids"])
+        ids_t = torch.tensor(self.tokenizer(text)["input_ids"])
         kinds_t = torch.zeros_like(ids_t)
         kinds_t[ids_t == self._marks.picture] = _PICTURE
         kinds_t[ids_t == self._marks.film] = _FILM
@@ -144,7 +144,7 @@ class QwenProcessor(Processor):
         from jinja2.exceptions import TemplateError
 
         try:
-            text: str = self._tokenizer.apply_chat_template(
+            text: str = self.tokenizer.apply_chat_template(
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
             )
         except TemplateError as error:
