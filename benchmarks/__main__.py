@@ -35,6 +35,8 @@ SUITES: dict[str, dict[str, str]] = {
         "first_token": "benchmarks.first_token",
         "plan": "benchmarks.plan_peak",
         "quantized": "benchmarks.quantized_linear",
+        "kv": "benchmarks.kv",
+        "second_question": "benchmarks.second_question",
     },
 }
 

@@ -291,3 +291,15 @@ def test_a_damaged_tokenizer(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         DotsOCR().processor(Checkpoint.at(tmp_path))
+
+
+def test_only_the_last_token_goes_through_the_head(tiny: Tiny, held: Any, picture: Any) -> None:
+    family, checkpoint, module = _loaded(tiny("dots.ocr"))
+    processor = family.processor(checkpoint)
+    prepared = processor.prepare(Request.of(Part.image(picture), "read"), held)
+    rows: list[int] = []
+    module.lm_head.register_forward_hook(lambda _m, _i, out: rows.append(out.shape[1]))
+    family.generate(
+        module, processor, prepared, max_new_tokens=3, sampling=Sampling(), guard=Guard()
+    )
+    assert rows == [1] * len(rows)

@@ -81,6 +81,7 @@ class DotsOCRModel(Qwen2ForCausalLM):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         past_key_values: Any = None,
+        logits_to_keep: int | torch.Tensor = 0,
         image_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -90,6 +91,8 @@ class DotsOCRModel(Qwen2ForCausalLM):
             input_ids: (1, t); every ``config.image_token_id`` stands for one merged patch.
             pixel_values: (p, channels * 14 * 14).
             image_grid_thw: (pictures, 3): 1, patches high, patches wide.
+            logits_to_keep: of the last tokens; ``generate`` looks for this name before it asks for
+                those of one token instead of all.
             image_features: (merged patches, d): what the tower made of all pictures, in place of
                 ``pixel_values``.
         """
@@ -105,6 +108,7 @@ class DotsOCRModel(Qwen2ForCausalLM):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 
