@@ -138,7 +138,7 @@ def _measure(way: str, folder: Path, tiny: Path) -> dict[str, float]:
         if module is not None:
             module(input_ids=ids)
         del module
-        _settle(folder)
+        settle(folder)
         drop_cached(folder)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         start = time.perf_counter()
@@ -151,7 +151,7 @@ def _measure(way: str, folder: Path, tiny: Path) -> dict[str, float]:
     return {**found, "peak_bytes": _peak()}
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Brings disk and memory into the state that every way then begins from.
 
     Rented disks grant bursts after a rest: all bytes are read once, so that none is left. Memory
