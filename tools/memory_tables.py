@@ -211,17 +211,7 @@ PAGES = (ROOT / "docs" / "memory.md", ROOT / "README.md")
 
 
 def main() -> int:
-    old = False
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        now = updated(text)
-        if "--check" in sys.argv[1:]:
-            old = old or now != text
-        else:
-            page.write_text(now, encoding="utf-8")
-    if old:
-        print("tables of results are old: python tools/memory_tables.py", file=sys.stderr)
-    return int(old)
+    return tables.fill(PAGES, updated, "memory_tables.py")
 
 
 if __name__ == "__main__":

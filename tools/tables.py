@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,3 +45,18 @@ def where(results: Results) -> str:
         f"{machine['date'][:10]}, commit {str(machine['commit'])[:8]}{changes}, "
         f"{machine['cores']} cores of {machine['cpu']}."
     )
+
+
+def fill(pages: Sequence[Path], updated: Callable[[str], str], tool: str) -> int:
+    """Writes the tables of ``pages`` anew; with ``--check`` only says whether they are old."""
+    old = False
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        now = updated(text)
+        if "--check" in sys.argv[1:]:
+            old = old or now != text
+        else:
+            page.write_text(now, encoding="utf-8")
+    if old:
+        print(f"tables of results are old: python tools/{tool}", file=sys.stderr)
+    return int(old)
