@@ -60,7 +60,7 @@ def _first_token(results: Results) -> str:
         [way, f"{results['medians_s'][way]:.2f}", f"{results['over_all'][way]:.2f}"]
         for way in results["medians_s"]
     ]
-    return table(["", "first piece, s", "over `all`"], rows)
+    return table(["", "first token, s", "over `all`"], rows)
 
 
 def _plan(results: Results) -> str:
@@ -143,7 +143,7 @@ def _load_rows(results: Results) -> Iterator[list[str]]:
 def _first_token_rows(results: Results) -> Iterator[list[str]]:
     over = results["over_all"]
     yield [
-        "first word about text while the tower loads: times as long as loading all first",
+        "first token for words while the tower is still read: times as long as loading all first",
         f"{over['at once']:.2f} (tower left out: {over['lazy']:.2f})",
         f"transformers {over['transformers']:.2f}",
     ]
