@@ -278,6 +278,8 @@ def test_an_interrupted_wait_breaks_nothing(tiny: Tiny, monkeypatch: pytest.Monk
         plain(self, *args)
 
     monkeypatch.setattr(OpenedFile, "read", held_back)
+    # A process that was started in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with octavo.load(str(tiny("dots.ocr")), wait=False) as model:
         timer = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGINT))
         timer.start()
@@ -286,6 +288,7 @@ def test_an_interrupted_wait_breaks_nothing(tiny: Tiny, monkeypatch: pytest.Monk
                 model.wait()
         finally:
             gate.set()
+            signal.signal(signal.SIGINT, before)
         timer.join()
         assert _tokens(model)
         assert all(part.state is State.READY for part in model.components.values())
