@@ -168,7 +168,11 @@ def _measure(folder: str, case: dict[str, Any], budget: int | None) -> dict[str,
             vision_precision=asked.precisions.get("vision"),
         )
     except BudgetExceeded as refused:
-        return {"budget": budget, "parameters": spec.parameters, "refused": str(refused)}
+        return {
+            "budget": budget,
+            "parameters": spec.parameters,
+            "refused": f"{refused.what} ({refused.next_step})",
+        }
     loaded = _status("VmHWM")
     Path("/proc/self/clear_refs").write_text("5")
     done = next(iter(model.generate([request])))
