@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -37,9 +38,9 @@ class _GridTower(Tower):
 
     grids: ClassVar[Mapping[str, str]] = {"image": "image_grid_thw"}
 
+    @abstractmethod
     def merge(self, module: nn.Module) -> int:
         """Patches a side that make one token."""
-        raise NotImplementedError
 
     def media(self, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[Medium]:
         cell = self.merge(module) ** 2

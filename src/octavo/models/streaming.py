@@ -147,8 +147,6 @@ class LayerStream:
     def _before(self, number: int) -> Callable[..., None]:
         def bind(_module: nn.Module, _inputs: Any) -> None:
             with self._lock:
-                if self._in_use is not None:  # its forward ended in an error
-                    self._leave()
                 if not self._ahead or self._ahead[0].number != number:
                     self._drop_ahead()
                     self._fill(number)
