@@ -54,7 +54,7 @@ class KvBackend(Protocol):
         values_1ktd: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        """Each slice's tokens over all tokens of its sequence up to themselves: ``[1, t, h, d]``."""
+        """Each slice over its sequence up to each token itself: ``[1, t, h, d]``."""
         ...
 
     def commit(self) -> None:
