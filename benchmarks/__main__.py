@@ -35,9 +35,19 @@ SUITES: dict[str, dict[str, str]] = {
         "first_token": "benchmarks.first_token",
         "plan": "benchmarks.plan_peak",
         "quantized": "benchmarks.quantized_linear",
-        "kv": "benchmarks.kv",
-        "second_question": "benchmarks.second_question",
     },
+    "engine": {
+        "streaming": "benchmarks.streaming",
+        "batch_streaming": "benchmarks.streaming_batch",
+        "kv": "benchmarks.kv",
+        "peak": "benchmarks.peak",
+        "batching": "benchmarks.batching",
+        "second_question": "benchmarks.second_question",
+        "faults": "benchmarks.faults",
+        "long_run": "benchmarks.long_run",
+        "compile": "benchmarks.compile",
+    },
+    "gpu": {"cuda": "benchmarks.gpu"},
 }
 
 

@@ -163,7 +163,7 @@ def settle(folder: Path) -> None:
     nbytes = sum(path.stat().st_size for path in _shards(folder))
     touched = host_buffer(nbytes * 5 // 4)
     touched.fill_(1)
-    _raw(folder)
+    read_direct(folder)
     touched.fill_(2)
 
 
@@ -182,7 +182,7 @@ def _peak() -> int:
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def _raw(folder: Path) -> None:
+def read_direct(folder: Path) -> None:
     from octavo.memory.buffers import host_buffer, memory_of
 
     own = threading.local()
@@ -236,7 +236,7 @@ def _transformers(folder: Path) -> Any:
 
 
 _LOADS: Final[Mapping[str, Callable[[Path], Any]]] = {
-    "raw": _raw,
+    "raw": read_direct,
     "octavo": _octavo,
     "transformers": _transformers,
     "octavo int8": _int8,

@@ -1,8 +1,11 @@
-"""Keys and values in blocks: how many tokens a budget holds, how fast they are read, what
-quantizing them costs.
+"""Keys and values in blocks: how many tokens a budget holds, how far a lower tier reaches, how
+fast they are read, what quantizing them costs. All through the engine's own ``SequenceKv``.
 
-- ``capacity``: a cache is filled until it refuses, in the bytes that ``DynamicCache`` takes for
-  8192 tokens of SmolLM2-135M in bfloat16; with ``disk``, full blocks go on to a file.
+- ``capacity``: a sequence as long as the scheduler admits, in the bytes that ``DynamicCache``
+  takes for 8192 tokens of SmolLM2-135M in bfloat16; all counts: tails, new tokens, padding.
+- ``lower_tier``: text three times as long as ``DynamicCache`` could hold in the same bytes is read
+  and answered with a disk below, in float32; the tokens are compared with those of
+  ``DynamicCache`` and of the same cache with room for all.
 - ``decode``: tokens a second of SmolLM2-135M in bfloat16 with 8192 tokens of history, one token
   at a time, against ``DynamicCache`` and (where optimum-quanto is installed) ``QuantizedCache``.
   The history is random numbers: how long a step takes does not depend on it.
@@ -19,20 +22,29 @@ import importlib.util
 import json
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from benchmarks.kv_driver import STEP, Driver
 from octavo.engine.kv_layout import KvPrecision
+from octavo.engine.step import Slice
 
-TARGETS: Final = {"int8": 1.8, "int4": 3.2, "disk": 3.0, "ppl_int8": 0.1, "ppl_int4": 0.3}
+TARGETS: Final = {
+    "capacity int8": 1.8,
+    "capacity int4": 3.2,
+    "length with a lower tier": 3.0,
+    "decode over QuantizedCache": 1.0,
+    "perplexity int8": 0.1,
+    "perplexity int4": 0.3,
+}
 _PRECISIONS: Final[tuple[KvPrecision, ...]] = ("exact", "int8", "int4")
 _HISTORY: Final = 8192
-_PASS: Final = 64
+_MISSING: Final = "QuantizedCache was skipped: pip install --no-deps optimum-quanto==0.2.7"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Mapping[str, object]:
     if options.kv_threads:
         torch.set_num_threads(options.kv_threads)
-    rounds, steps = (1, 4) if options.fast else (options.kv_rounds, options.kv_steps)
-    tokens = 512 if options.fast else options.kv_tokens
+    fast: bool = options.fast
+    rounds, steps = (1, 4) if fast else (options.kv_rounds, options.kv_steps)
     found: dict[str, object] = {"targets": TARGETS, "threads": torch.get_num_threads()}
     with torch.inference_mode():
         model, _ = _smollm(torch.bfloat16)
-        found["capacity"] = _capacity(model)
-        found["decode"] = _decode(model, 1024 if options.fast else _HISTORY, rounds, steps)
+        found["capacity"] = _capacity(model, 1024 if fast else _HISTORY)
+        found["decode"] = _decode(model, 1024 if fast else _HISTORY, rounds, steps)
         del model
-        found["perplexity"] = _perplexity(tokens)
+        model, tokenizer = _smollm(torch.float32)
+        found["lower_tier"] = _lower_tier(model, _text(tokenizer, 800 if fast else 3072))
+        found["perplexity"] = _perplexity(
+            model, _text(tokenizer, 512 if fast else options.kv_tokens)
+        )
     return found
 
 
@@ -76,167 +92,217 @@ def _smollm(dtype: torch.dtype) -> tuple[Any, Any]:
     return module.eval(), local_tokenizer(checkpoint)
 
 
+def _text(tokenizer: Any, tokens: int) -> list[int]:
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    ids: list[int] = tokenizer(text[: tokens * 8])["input_ids"][:tokens]
+    assert len(ids) == tokens
+    return ids
+
+
+def _quanto() -> bool:
+    return importlib.util.find_spec("optimum") is not None
+
+
 # Capacity.
 
 
-def _capacity(model: Any) -> dict[str, object]:
-    from octavo.engine.cache import shape_of
-    from octavo.engine.kv import KvSizes
-
-    shape = shape_of(model.config, torch.bfloat16)
-    budget = _HISTORY * shape.layers * 2 * shape.kv_heads * shape.head_dim * 2
-    held = {"DynamicCache": _HISTORY}
+def _capacity(model: Any, tokens: int) -> dict[str, object]:
+    budget = _nbytes(_filled(model, _dynamic(model), tokens))
+    held = {"DynamicCache": tokens}
     for precision in _PRECISIONS:
-        held[precision] = _filled(KvSizes(shape, precision), budget)
-    for precision in _PRECISIONS:
-        with tempfile.TemporaryDirectory() as folder:
-            most = 3 * _HISTORY
-            held[f"{precision} and disk"] = _filled(KvSizes(shape, precision), budget, folder, most)
-    ratios = {name: round(tokens / _HISTORY, 3) for name, tokens in held.items()}
+        driver = Driver(model, precision, budget)
+        held[precision] = driver.fill(driver.tokens - 2, 2)
+        driver.close()
+    ratios = {name: round(count / tokens, 3) for name, count in held.items()}
     print(f"  capacity of {budget / 1e6:.0f} MB: {ratios}")
     return {"budget_bytes": budget, "tokens": held, "over_dynamic": ratios}
 
 
-def _filled(sizes: Any, budget: int, folder: str | None = None, most: int = 1 << 20) -> int:
-    """Tokens that a cache takes before it refuses, at most ``most``."""
-    from octavo.engine.kv import PagedKV
-    from octavo.errors import BudgetExceeded
-    from octavo.memory import DiskTier, Ledger, TieredStore
+def _nbytes(cache: Any) -> int:
+    """Of the tensors of a ``DynamicCache``."""
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
-    ledger = Ledger({"device": budget + (64 << 20), "host": 64 << 20, "disk": 4 << 30})
-    store = TieredStore(ledger, disk=DiskTier(Path(folder), ledger)) if folder else None
-    shape = sizes.shape
-    keys_htd = torch.randn(shape.kv_heads, _PASS, shape.head_dim, dtype=shape.dtype)
-    kv = PagedKV(ledger, sizes, budget=budget, store=store)
-    sequence = kv.sequence("fill")
-    try:
-        while sequence.length < most:
-            sequence.reserve(_PASS)
-            for layer in range(shape.layers):
-                sequence.append(layer, keys_htd, keys_htd)
-    except BudgetExceeded:
-        pass
-    length = sequence.length
-    assert kv.nbytes <= budget
-    sequence.release()
-    kv.close()
-    if store is not None:
-        store.close()
-    return length
+
+def _dynamic(model: Any) -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config)
+
+
+def _quantized(model: Any) -> Any:
+    from transformers import QuantizedCache
+
+    return QuantizedCache("quanto", model.config, nbits=4, axis_key=0, axis_value=0)
+
+
+def _filled(model: Any, cache: Any, tokens: int) -> Any:
+    shape = (1, model.config.num_key_value_heads, tokens, model.config.head_dim)
+    for layer in range(model.config.num_hidden_layers):
+        cache.update(_random(shape, model), _random(shape, model), layer)
+    return cache
+
+
+def _random(shape: tuple[int, ...], model: Any) -> torch.Tensor:
+    return torch.randn(shape).to(model.dtype)
+
+
+# Lower tiers.
+
+
+def _lower_tier(model: Any, ids: list[int], new: int = 24) -> dict[str, object]:
+    room = (len(ids) + new) // 3
+    budget = _nbytes(_filled(model, _dynamic(model), room))
+    answers: dict[str, list[int]] = {"DynamicCache": _greedy(model, ids, new)}
+    seconds: dict[str, float] = {}
+    for precision in _PRECISIONS:
+        for name, driver in (
+            (precision, Driver(model, precision, 4 * budget)),
+            (f"{precision} and disk", Driver(model, precision, budget, lower=True)),
+        ):
+            start = time.perf_counter()
+            answers[name] = driver.read(ids, new)
+            seconds[name] = round(time.perf_counter() - start, 2)
+            driver.close()
+    length = len(ids) + new - 1
+    same = {
+        precision: answers[f"{precision} and disk"] == answers[precision]
+        for precision in _PRECISIONS
+    }
+    alike = {name: answer == answers["DynamicCache"] for name, answer in answers.items()}
+    print(f"  {length} tokens in the bytes of {room}: the same as with room for all: {same}")
+    return {
+        "budget_bytes": budget,
+        "tokens": length,
+        "over_dynamic": round(length / room, 3),
+        "same_as_with_room": same,
+        "same_as_dynamic": alike,
+        "seconds": seconds,
+    }
+
+
+def _greedy(model: Any, ids: list[int], new: int) -> list[int]:
+    model.set_attn_implementation("sdpa")
+    cache, answer, row = _dynamic(model), [], ids
+    for first in range(0, len(ids), STEP):
+        row = ids[first : first + STEP]
+        out = model(torch.tensor([row]), past_key_values=cache, logits_to_keep=1)
+    for _ in range(new):
+        answer.append(int(out.logits[0, -1].argmax()))
+        out = model(torch.tensor([answer[-1:]]), past_key_values=cache, logits_to_keep=1)
+    return answer
 
 
 # Decoding.
 
 
 def _decode(model: Any, history: int, rounds: int, steps: int) -> dict[str, object]:
-    from octavo.engine.cache import ATTENTION
-
-    ways: dict[str, Callable[[], Any]] = {
-        "DynamicCache": lambda: _dynamic(model, history),
-        **{name: _paged_way(model, name, history + 2 * rounds * steps) for name in _PRECISIONS},
+    ways: dict[str, Callable[[], Callable[[], object]]] = {
+        "DynamicCache": lambda: _cached(model, _dynamic(model), history)
     }
-    note = None
-    if importlib.util.find_spec("optimum") is None:
-        note = "QuantizedCache was skipped: pip install optimum-quanto==0.2.7"
-        print(f"  {note}")
+    more = 2 * rounds * steps
+    ways |= {kind: partial(_driven, model, kind, history, more) for kind in _PRECISIONS}
+    if _quanto():
+        ways["QuantizedCache"] = lambda: _cached(model, _quantized(model), history)
     else:
-        ways["QuantizedCache"] = lambda: _quanto(model)
-    shape = (1, model.config.num_key_value_heads, history, model.config.head_dim)
-    caches = {}
-    for name, make in ways.items():
-        caches[name] = make()
-        if name in _PRECISIONS:
-            _fill_paged(caches[name], shape)
-        else:
-            for layer in range(model.config.num_hidden_layers):
-                caches[name].update(_random(shape), _random(shape), layer)
+        print(f"  {_MISSING}")
+    steppers = {name: make() for name, make in ways.items()}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            model.set_attn_implementation(ATTENTION if name in _PRECISIONS else "sdpa")
-            rates[name].append(_timed(model, caches[name], steps))
+            rates[name].append(_timed(model, steppers[name], steps, name in _PRECISIONS))
     medians = {name: round(statistics.median(rate), 2) for name, rate in rates.items()}
+    ratios = {
+        f"{name} over {rival}": round(medians[name] / medians[rival], 2)
+        for name in _PRECISIONS
+        for rival in ("DynamicCache", "QuantizedCache")
+        if rival in medians
+    }
     print(f"  tokens a second at {history}: {medians}")
-    return {"history": history, "tokens_per_s": medians, "rounds": rates, "note": note}
+    return {
+        "history": history,
+        "tokens_per_s": medians,
+        "ratios": ratios,
+        "rounds": rates,
+        "note": None if _quanto() else _MISSING,
+    }
 
 
-def _random(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.bfloat16)
-
-
-def _dynamic(model: Any, history: int) -> Any:
-    del history
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)
-
-
-def _quanto(model: Any) -> Any:
-    from transformers import QuantizedCache
-
-    return QuantizedCache("quanto", model.config, nbits=4, axis_key=0, axis_value=0)
-
-
-def _paged_way(model: Any, precision: KvPrecision, length: int) -> Callable[[], Any]:
-    def make() -> Any:
-        from octavo.engine.cache import OctavoCache
-
-        return OctavoCache.of(model.config, precision, max_length=length, dtype=torch.bfloat16)
-
-    return make
-
-
-def _fill_paged(cache: Any, shape: tuple[int, ...]) -> None:
-    cache.begin([0], shape[2])
-    for layer in cache.paged:
-        cache.sequences[0].append(layer.layer, _random(shape[1:]), _random(shape[1:]))
-        layer.seen = shape[2]
-
-
-def _timed(model: Any, cache: Any, steps: int) -> float:
+def _cached(model: Any, cache: Any, history: int) -> Callable[[], object]:
+    _filled(model, cache, history)
     ids = torch.tensor([[17]])
-    model(input_ids=ids, past_key_values=cache)
+    return lambda: model(input_ids=ids, past_key_values=cache)
+
+
+def _driven(model: Any, precision: KvPrecision, history: int, more: int) -> Callable[[], object]:
+    from octavo.engine.cache import shape_of
+    from octavo.engine.kv_backend_room import staging_bytes
+    from octavo.engine.kv_layout import KvSizes
+
+    shape = shape_of(model.config, model.dtype)
+    budget = KvSizes(shape, precision).nbytes_for(history + more + STEP)
+    driver = Driver(model, precision, budget + staging_bytes(shape, STEP))
+    driver.fill(history, more)
+    return driver.go_on
+
+
+def _timed(model: Any, step: Callable[[], object], steps: int, paged: bool) -> float:
+    from octavo.engine.cache import ATTENTION
+
+    model.set_attn_implementation(ATTENTION if paged else "sdpa")
+    step()
     start = time.perf_counter()
     for _ in range(steps - 1):
-        model(input_ids=ids, past_key_values=cache)
+        step()
     return (steps - 1) / (time.perf_counter() - start)
 
 
 # Perplexity.
 
 
-def _perplexity(tokens: int) -> dict[str, object]:
-    from pydoc_data.topics import topics
-
-    from transformers import DynamicCache
-
-    from octavo.engine.cache import ATTENTION, OctavoCache
-
-    model, tokenizer = _smollm(torch.float32)
-    text = "\n".join(topics[name] for name in sorted(topics))
-    ids = tokenizer(text[: tokens * 8], return_tensors="pt")["input_ids"][:, :tokens]
-    found = {"DynamicCache": _read(model, ids, DynamicCache(config=model.config), "sdpa")}
+def _perplexity(model: Any, ids: list[int]) -> dict[str, object]:
+    found = {"DynamicCache": _read(model, ids, _dynamic(model))}
     for precision in _PRECISIONS:
-        cache = OctavoCache.of(model.config, precision, max_length=tokens, dtype=torch.float32)
-        found[precision] = _read(model, ids, cache, ATTENTION)
-    if importlib.util.find_spec("optimum") is not None:
-        found["QuantizedCache"] = _read(model, ids, _quanto(model), "sdpa")
-    print(f"  perplexity of {ids.shape[1]} tokens: {found}")
+        found[precision] = _read_driven(model, ids, precision)
+    if _quanto():
+        found["QuantizedCache"] = _read(model, ids, _quantized(model))
+    print(f"  perplexity of {len(ids)} tokens: {found}")
     more = {name: round(ppl - found["DynamicCache"], 4) for name, ppl in found.items()}
-    return {"tokens": ids.shape[1], "perplexity": found, "over_dynamic": more}
+    return {"tokens": len(ids), "perplexity": found, "over_dynamic": more}
 
 
-def _read(model: Any, ids: torch.Tensor, cache: Any, attention: str) -> float:
-    model.set_attn_implementation(attention)
-    total, count = 0.0, 0
-    for first in range(0, ids.shape[1] - 1, _PASS):
-        part = ids[:, first : first + _PASS]
-        wanted = ids[0, first + 1 : first + _PASS + 1]
-        logits_td = model(input_ids=part, past_key_values=cache).logits[0, : len(wanted)]
-        total += torch.nn.functional.cross_entropy(logits_td, wanted, reduction="sum").item()
-        count += len(wanted)
-    return round(math.exp(total / count), 4)
+def _read(model: Any, ids: list[int], cache: Any) -> float:
+    model.set_attn_implementation("sdpa")
+    total = 0.0
+    for first in range(0, len(ids) - 1, STEP):
+        part = torch.tensor([ids[first : first + STEP]])
+        logits_td = model(input_ids=part, past_key_values=cache).logits[0]
+        total += _loss(logits_td, ids[first + 1 : first + STEP + 1])
+    return round(math.exp(total / (len(ids) - 1)), 4)
+
+
+def _read_driven(model: Any, ids: list[int], precision: KvPrecision) -> float:
+    total = 0.0
+
+    def told(part: Slice, hidden_td: torch.Tensor) -> None:
+        nonlocal total
+        total += _loss(model.lm_head(hidden_td), ids[part.start + 1 : part.end + 1])
+
+    # Room for all of it: what is measured is what quantizing costs.
+    driver = Driver(model, precision, _nbytes(_filled(model, _dynamic(model), 2 * len(ids))))
+    driver.read(ids, 1, told)
+    driver.close()
+    return round(math.exp(total / (len(ids) - 1)), 4)
+
+
+def _loss(logits_td: torch.Tensor, wanted: list[int]) -> float:
+    """Of those tokens that have a next one, summed."""
+    losses = torch.nn.functional.cross_entropy(
+        logits_td[: len(wanted)], torch.tensor(wanted), reduction="sum"
+    )
+    return losses.item()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ SHAPES: Final = {
     "0.5b": "24 decoder layers of width 896, 12 vision layers of width 768: 0.63 B, bf16",
     "1b": "24 decoder layers of width 1536, 24 vision layers of width 768: 1.12 B, bf16",
     "2b": "the shape of Qwen3-VL-2B-Instruct: 2.13 B, bf16",
+    "2.4b": "the same with 33 decoder layers: 2.38 B, bf16",
 }
 MEDIA: Final = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 SPECIALS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *MEDIA)
@@ -43,6 +44,8 @@ _TEXT: Final[Mapping[str, Mapping[str, int]]] = {
            "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 128},
     "2b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
+    "2.4b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 33,
+             "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
 }  # fmt: skip
 _VISION: Final[Mapping[str, Mapping[str, Any]]] = {
     "tiny": {"depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4,
@@ -53,9 +56,12 @@ _VISION: Final[Mapping[str, Mapping[str, Any]]] = {
            "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]},
     "2b": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
            "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]},
+    "2.4b": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
+             "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]},
 }  # fmt: skip
 #: Turns in time, height and width; they share half of a head.
-_SECTIONS: Final = {"tiny": [4, 2, 2], "0.5b": [12, 10, 10], "1b": [24, 20, 20], "2b": [24, 20, 20]}
+_SECTIONS: Final = {"tiny": [4, 2, 2], "0.5b": [12, 10, 10], "1b": [24, 20, 20], "2b": [24, 20, 20],
+                    "2.4b": [24, 20, 20]}  # fmt: skip
 _VOCABULARY: Final = 151_936
 
 

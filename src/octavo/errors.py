@@ -19,6 +19,7 @@ OctavoError                      what went wrong, where, and what to do next
 │   ├── CorruptValue             bytes read back are not the bytes written (checksum)
 │   └── LostValue                the file that held a value is gone or too short
 ├── CodecError                   a value cannot be encoded or decoded
+├── DeadlineExceeded             an answer was not complete in time
 ├── ReleasedError                a handle was used after its release
 ├── JournalError                 the journal of a run cannot be used
 └── OutputError                  the report cannot be written (disk full, no permission)
@@ -128,6 +129,10 @@ class LostValue(TierError):
 
 class CodecError(OctavoError):
     """A value cannot be encoded or decoded."""
+
+
+class DeadlineExceeded(OctavoError):
+    """An answer was not complete in time."""
 
 
 class ReleasedError(OctavoError):

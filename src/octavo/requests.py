@@ -187,6 +187,10 @@ class Request:
         sampling: how tokens are chosen.
         response: the form that the answer must have. An answer that ``max_new_tokens`` cuts short
             has it not: ``response.is_whole(completion.text)`` tells.
+        priority: of requests that wait, the higher goes first.
+        deadline: seconds from now until which it must be answered; later it fails.
+        keep: whether what was computed stays, so that an answer that ``max_new_tokens`` cut can be
+            continued with ``model.extend``.
         id: comes back with the completion; made up when it is not given.
     """
 
@@ -194,6 +198,9 @@ class Request:
     max_new_tokens: int = 256
     sampling: Sampling = field(default_factory=Sampling)
     response: ResponseForm | None = None
+    priority: int = 0
+    deadline: float | None = None
+    keep: bool = False
     id: str = field(default_factory=lambda: f"request-{next(_ids)}")
 
     def __post_init__(self) -> None:
@@ -201,6 +208,8 @@ class Request:
             raise ConfigError("a request without a message", where=self.id)
         if not hasattr(self.max_new_tokens, "__index__") or self.max_new_tokens < 1:
             raise ConfigError("max_new_tokens must be a whole number, at least 1", where=self.id)
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigError("deadline must be above 0 seconds", where=self.id)
         if self.response is not None and self.sampling.stop:
             raise ConfigError(
                 "a stop string could cut an answer before it has its form",

@@ -12,6 +12,8 @@ from octavo.hardware.spec import Precision
 from octavo.media.decode import Decoder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from octavo.hardware.plan import Workload
     from octavo.models.loading import LoadProgress
     from octavo.models.model import Model
@@ -31,6 +33,8 @@ def load(
     on_progress: Callable[[LoadProgress], None] | None = None,
     kv_precision: str | None = None,
     kv_cache_max_length: int | None = None,
+    kv_disk: tuple[str | Path, int | str] | None = None,
+    compile: bool = False,
     wait: bool = True,
     debug: bool = False,
 ) -> Model:
@@ -51,6 +55,9 @@ def load(
         kv_precision: keys and values in blocks: ``exact``, ``int8`` or ``int4``; by default they
             are transformers' own.
         kv_cache_max_length: tokens of prompt and answer at most.
+        kv_disk: a folder, and bytes of it for keys and values that do not fit in the budget.
+        compile: has ``torch.compile`` compile what it can of the decoder; it takes a minute, and
+            on a CPU it does not pay.
         wait: False returns at once: a question waits only for the components it needs, and what
             goes wrong is raised there.
         debug: errors on a GPU point to their line; slow.
@@ -78,12 +85,22 @@ def load(
         debug=debug,
     )
     model = open_model(name, wishes, Decoder())
-    if kv_precision is not None or kv_cache_max_length is not None:
-        from octavo.engine.caching import use_paged_cache
+    wished = kv_precision is not None or kv_cache_max_length is not None
+    if not wished and not model.family.paged and not compile:
+        return model
+    from octavo.engine.caching import use_paged_cache
+    from octavo.engine.serving import use_engine
 
-        try:
+    try:
+        alone = use_engine(model, kv_precision, kv_cache_max_length, kv_disk)
+        if alone is not None and wished:
             use_paged_cache(model, kv_precision, kv_cache_max_length)
-        except BaseException:
-            model.close()
-            raise
+        if compile:
+            from octavo.engine.compile import compile_layers
+
+            model.wait()
+            compile_layers(model.family.layers(model.module, "language"))
+    except BaseException:
+        model.close()
+        raise
     return model

@@ -119,20 +119,20 @@ def test_bfloat16_is_as_near_as_torchs_own(count: int) -> None:
 
 
 def test_without_a_fused_kernel_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_kernel", lambda _query: None)
+    monkeypatch.setattr(attention, "kernel_for", lambda _query: None)
     assert _run(Stream(150), "exact", [70, 1, 79]) < FAR["exact"]
 
 
 def test_no_more_than_a_tile_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("octavo.engine.kv_layout._TILE_TOKENS", (16, 32))
     sizes_seen: list[int] = []
-    real = attention._scratch
+    real = attention.scratch
 
-    def counting(size: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    def counting(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         sizes_seen.append(size[1] * size[2])
-        return real(size, device)
+        return real(size, dtype, device)
 
-    monkeypatch.setattr(attention, "_scratch", counting)
+    monkeypatch.setattr(attention, "scratch", counting)
     _run(Stream(300), "int4", [200, 1, 99])
     assert len(sizes_seen) > 20
     assert max(sizes_seen) <= 32

@@ -13,8 +13,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from octavo.engine.tower import Medium, TowerBudget, batches, run, tower_of  # noqa: E402
+from octavo.engine.tower import (  # noqa: E402
+    Medium,
+    Tower,
+    TowerBudget,
+    batches,
+    budget_for,
+    run,
+    tower_of,
+)
+from octavo.engine.tower_budget import CHUNKED, chunked_working  # noqa: E402
 from octavo.engine.tower_chunks import see_in_chunks  # noqa: E402
+from octavo.engine.tower_families import TOWERS  # noqa: E402
 from octavo.errors import BudgetExceeded, ConfigError, UnsupportedFormat  # noqa: E402
 from octavo.hardware.plan_towers import vision_working  # noqa: E402
 from octavo.models.checkpoint import Checkpoint  # noqa: E402
@@ -193,6 +203,50 @@ def test_a_budget_in_bytes_is_the_most_that_the_plan_allows(opened: Callable[[st
             TowerBudget(**wrong)
 
 
+@pytest.mark.parametrize("name", ["dots.ocr", "qwen3-vl", "qwen2.5-vl"])
+def test_a_tower_gets_the_largest_chunk_that_free_bytes_allow(
+    opened: Callable[[str], Any], name: str
+) -> None:
+    family, checkpoint, _, _ = opened(name)
+    spec = family.describe(checkpoint)
+    chunks = []
+    for nbytes in (60_000, 120_000, 1_000_000, 123_456_789, 10**11):
+        budget = budget_for(spec, 2, nbytes)
+        assert budget.chunk is not None
+        chunks.append(budget.chunk)
+        assert chunked_working(spec, budget.patches, budget.chunk, 2).nbytes <= nbytes
+        assert chunked_working(spec, budget.patches + 1, budget.chunk, 2).nbytes > nbytes
+        # Only what one chunk takes makes a smaller one worth its time.
+        assert budget.patches >= budget.chunk or budget.chunk == 64
+    assert chunks == sorted(chunks)
+    assert chunks[0] < 512
+    assert chunks[-1] == 512
+    assert budget_for(spec, 2, 10**11, "cuda").chunk == 4096
+    with pytest.raises(BudgetExceeded, match="in 100 bytes"):
+        budget_for(spec, 2, 100)
+
+
+def test_a_large_medium_makes_chunks_smaller(opened: Callable[[str], Any]) -> None:
+    family, checkpoint, _, _ = opened("dots.ocr")
+    spec = family.describe(checkpoint)
+    need = chunked_working(spec, 4000, 128, 2).nbytes
+    assert budget_for(spec, 2, need).chunk == 512
+    found = budget_for(spec, 2, need, patches=4000)
+    assert (found.chunk, found.patches) == (128, 4000)
+    with pytest.raises(BudgetExceeded, match="40000 patches"):
+        budget_for(spec, 2, need, patches=40_000)
+
+
+def test_a_tower_that_knows_no_chunks_gets_whole_passes(opened: Callable[[str], Any]) -> None:
+    family, checkpoint, _, _ = opened("llava")
+    spec = family.describe(checkpoint)
+    assert budget_for(spec, 2, 10_000_000) == TowerBudget.within(10_000_000, spec, 2)
+    families_in_chunks = {
+        name for name, tower in TOWERS.items() if tower.see_in_chunks is not Tower.see_in_chunks
+    }
+    assert families_in_chunks == CHUNKED
+
+
 def _dots(dtype: Any) -> Any:
     torch.manual_seed(1)
     settings = VisionSettings(
@@ -212,7 +266,7 @@ def test_chunks_change_nothing_but_rounding(dtype: str, bound: float, chunk: int
     pixels = torch.randn(int(grids.prod(1).sum()), 3 * 14 * 14, dtype=torch.float64)
     with torch.inference_mode():
         wanted = tower(pixels, grids)
-    found = see_in_chunks(tower, pixels, grids, chunk)
+    found = see_in_chunks(tower, pixels.split(grids.prod(1).tolist()), grids, chunk)
     assert found.dtype == wanted.dtype
     assert float((found - wanted).abs().max() / wanted.abs().max()) < bound
 
@@ -232,12 +286,12 @@ def test_no_layer_sees_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     grids = torch.tensor([[1, 8, 6]])
-    see_in_chunks(tower, torch.randn(48, 588), grids, 16)
+    see_in_chunks(tower, [torch.randn(48, 588)], grids, 16)
     assert max(rows) == max(queries) == 16
     assert len(queries) == 9
 
 
-@pytest.mark.parametrize("name", ["dots.ocr", "llava"])  # the second knows no chunks
+@pytest.mark.parametrize("name", ["dots.ocr", "qwen3-vl", "llava"])  # the last knows no chunks
 def test_a_budget_with_chunks_reaches_the_tower(
     opened: Callable[[str], Any],
     held: Any,  # noqa: F811
@@ -252,6 +306,6 @@ def test_a_budget_with_chunks_reaches_the_tower(
     hook = layer.register_forward_pre_hook(lambda _part, given: rows.append(given[0].shape[-2]))
     cut = [one for batch in run(tower, module, media, TowerBudget(chunk=8)) for one in batch]
     hook.remove()
-    assert max(rows) == (8 if name == "dots.ocr" else 17)
+    assert max(rows) == (17 if name == "llava" else 8)
     for one, other in zip(whole, cut, strict=True):
         assert (one - other).abs().max() <= ROUNDING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -66,13 +67,43 @@ def test_ways_are_tried_in_order() -> None:
     assert more.component("language").streamed
 
 
-def test_only_what_is_held_as_stored_is_streamed() -> None:
-    wishes = {"precisions": {"language": Precision.INT8}}
+@pytest.mark.parametrize("wish", [Precision.INT8, Precision.FP32, "auto"])
+def test_what_is_streamed_is_used_as_it_is_read(wish: Precision | Literal["auto"]) -> None:
+    """In its stored precision, or from a copy in the one of 8 or 4 bits that was asked for."""
+    wishes: Any = {"precisions": {"language": wish}}
     whole = plan(SEES, PAGE, budget=ROOMY, base=BASE, **wishes)
     made = plan(SEES, PAGE, budget=whole.peak - 1, base=BASE, **wishes)
     assert made.component("vision").streamed
-    with pytest.raises(BudgetExceeded):
-        plan(SEES, PAGE, budget=made.peak - 200_000_000, base=BASE, **wishes)
+    less: Any = {"budget": made.peak - 200_000_000, "base": BASE, **wishes}
+    if wish is Precision.FP32:
+        with pytest.raises(BudgetExceeded):
+            plan(SEES, PAGE, **less)
+        return
+    held = plan(SEES, PAGE, **less).component("language")
+    assert held.streamed
+    if wish is Precision.INT8:
+        assert held.precision is Precision.INT8
+        assert any("from a copy in int8" in note for note in plan(SEES, PAGE, **less).notes)
+        # A device has another order of bytes than the copy.
+        with pytest.raises(BudgetExceeded):
+            plan(SEES, PAGE, device="cuda", **less)
+    else:
+        assert held.precision is SEES.stored  # nobody asked for a copy on disk
+
+
+def test_a_copy_on_disk_is_made_for_nobody_who_did_not_ask() -> None:
+    def held(budget: int, wish: Precision | Literal["auto"]) -> Any:
+        try:
+            made = plan(TEXT, Workload(), budget=budget, base=BASE, precisions={"language": wish})
+        except BudgetExceeded:
+            return None
+        return made.component("language")
+
+    budgets = range(BASE, 40 * BASE, 20_000_000)
+    least = next(budget for budget in budgets if held(budget, Precision.INT8) is not None)
+    assert held(least, Precision.INT8).streamed
+    unasked = held(least, "auto")
+    assert unasked is None or not (unasked.precision.quantized and unasked.streamed)
 
 
 def test_as_many_layers_stay_as_fit() -> None:

@@ -27,7 +27,7 @@ from octavo.errors import (  # noqa: E402
 )
 from octavo.hardware.spec import ComponentSpec  # noqa: E402
 from octavo.models.component import Component, State  # noqa: E402
-from octavo.models.generation import _Chance  # noqa: E402
+from octavo.models.generation import Chance  # noqa: E402
 from octavo.models.model import Model  # noqa: E402
 from octavo.models.streamed import Text, pieces  # noqa: E402
 from octavo.requests import Completion, Finish, Message, Part, Request, Sampling  # noqa: E402
@@ -145,7 +145,7 @@ def test_draws_follow_the_probabilities() -> None:
     scores = torch.randn(1, 12)
     scores[0, 4] = float("-inf")
     choice = Sampling(temperature=0.7, top_k=8, top_p=0.95, seed=1)
-    draw = _Chance(choice)
+    draw = Chance(choice)
     none = torch.zeros(1, 1, dtype=torch.long)
     draws = torch.stack([draw(none, scores)[0].argmax() for _ in range(8000)])
     shares = torch.bincount(draws, minlength=12) / len(draws)
@@ -158,7 +158,7 @@ def test_draws_follow_the_probabilities() -> None:
     p = torch.zeros(12, dtype=torch.float64).scatter(0, order, ranked / ranked.sum())
     assert torch.equal(shares > 0, p > 0)
     assert (shares - p).abs().max() < 0.02
-    cold = _Chance(Sampling(temperature=1e-30, seed=1))
+    cold = Chance(Sampling(temperature=1e-30, seed=1))
     assert int(cold(none, scores).argmax()) == int(scores.argmax())
 
 

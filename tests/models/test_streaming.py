@@ -17,6 +17,7 @@ from torch import nn  # noqa: E402
 
 from octavo.errors import BrokenFile, BudgetExceeded, UnsupportedFormat  # noqa: E402
 from octavo.hardware.spec import ComponentSpec, TensorSpec  # noqa: E402
+from octavo.memory.buffers import holders_of  # noqa: E402
 from octavo.memory.ledger import Ledger  # noqa: E402
 from octavo.models.checkpoint import Checkpoint  # noqa: E402
 from octavo.models.loading import ReaderPool  # noqa: E402
@@ -204,6 +205,49 @@ def test_a_layer_converted_as_the_family_wants(case: Case) -> None:
 
     stream = case.stream(list(range(LAYERS)), 2, convert=doubled)
     assert case.same()
+    stream.close()
+
+
+def test_what_was_converted_is_not_kept(case: Case) -> None:
+    """Only views of the slots may stay: copies would soon be all layers."""
+    copies: list[Any] = []
+
+    def copied(name: str, stored: Any) -> Any:
+        if not name.endswith("down.bias"):
+            return stored
+        copies.append(stored.clone())
+        return copies[-1]
+
+    stream = case.stream(list(range(LAYERS)), 2, convert=copied)
+    assert case.same()
+    assert case.same()
+    assert len(copies) == 2 * LAYERS
+    assert {holders_of(copy) for copy in copies} == {1}
+    stream.close()
+
+
+def test_closing_lets_go_of_the_slots(case: Case) -> None:
+    stream = case.stream([1, 2, 3], 2)
+    layers: Any = case.module.layers
+    seen: list[Any] = []
+    hook = layers[2].up.register_forward_pre_hook(lambda module, _: seen.append(module.weight))
+    assert case.same()
+    assert case.same()
+    assert seen[0] is seen[1] or seen[0].data_ptr() != seen[1].data_ptr()
+    hook.remove()
+    last = seen.pop().detach()
+    seen.clear()
+    assert holders_of(last) > 1
+    stream.close()
+    assert holders_of(last) == 1
+
+
+def test_it_can_be_used_in_and_out_of_inference_mode(case: Case) -> None:
+    """What is bound is made once, in whatever mode that happens to be."""
+    stream = case.stream(list(range(LAYERS)), 2)
+    assert case.same()
+    x = torch.randn(4, WIDE, requires_grad=True)
+    assert torch.equal(case.module(x), case.whole(x))
     stream.close()
 
 

@@ -59,14 +59,14 @@ def attend(
     parts: Iterator[Partial]
     if tokens == 1:
         query_hgd = query_hgtd[:, :, 0].float() * scale
-        parts = (_over_codes(query_hgd, tile) for tile in layer.tiles(start))
+        parts = (over_codes(query_hgd, tile) for tile in layer.tiles(start))
     else:
         last = position + tokens - 1
         parts = (
             _over_tile(query_hgtd, tile, position, last, window, scale)
             for tile in layer.tiles(start)
         )
-    joined = _new_tokens(query_hgtd, keys_htd, values_htd, window, scale)
+    joined = among_themselves(query_hgtd, keys_htd, values_htd, window, scale)
     for part in parts:
         joined = merge(joined, part)
     return joined.out_hgtd.to(query_hgtd.dtype)
@@ -83,11 +83,11 @@ def merge(one: Partial, other: Partial) -> Partial:
 # One new token.
 
 
-def _over_codes(query_hgd: torch.Tensor, tile: Tile) -> Partial:
+def over_codes(query_hgd: torch.Tensor, tile: Tile) -> Partial:
     """A token over a tile whose codes are only cast; ``query_hgd`` is float32 and scaled."""
     layout, h, d = tile.layout, query_hgd.shape[0], query_hgd.shape[2]
     n, s = tile.rows_nb.shape[0], layout.tokens
-    codes_hnsd = _scratch((h, n, s, d), query_hgd.device)
+    codes_hnsd = scratch((h, n, s, d), torch.float32, query_hgd.device)
     cast(layout, tile.rows_nb, "keys", codes_hnsd.transpose(0, 1))
     if layout.precision == "exact":
         logits_hgs = torch.bmm(query_hgd, codes_hnsd.view(h, n * s, d).transpose(1, 2))
@@ -148,18 +148,19 @@ def _over_tile(
     keys_hsd = _expanded(tile, "keys", query_hgtd.dtype)
     values_hsd = _expanded(tile, "values", query_hgtd.dtype)
     if window is None or tile.start > last - window:
-        return _fused(query_hgtd, keys_hsd, values_hsd, scale=scale)
+        return fused(query_hgtd, keys_hsd, values_hsd, scale=scale)
     device = query_hgtd.device
     queries_t = torch.arange(position, last + 1, device=device)
     tokens_s = torch.arange(tile.start, tile.end, device=device)
     seen_ts = tokens_s > queries_t[:, None] - window
-    return _masked(query_hgtd, keys_hsd, values_hsd, seen_ts, scale)
+    return masked(query_hgtd, keys_hsd, values_hsd, seen_ts, scale)
 
 
 def _expanded(tile: Tile, name: str, dtype: torch.dtype) -> torch.Tensor:
     """The tile's keys or values, ``[h, s, d]``."""
     shape, n, s = tile.layout.shape, tile.rows_nb.shape[0], tile.layout.tokens
-    numbers_hnsd = _scratch((shape.kv_heads, n, s, shape.head_dim), tile.rows_nb.device)
+    sizes = (shape.kv_heads, n, s, shape.head_dim)
+    numbers_hnsd = scratch(sizes, torch.float32, tile.rows_nb.device)
     decode(tile.layout, tile.rows_nb, name, numbers_hnsd.transpose(0, 1))
     numbers_hsd = numbers_hnsd.flatten(1, 2)[
         :, tile.start - tile.position : tile.end - tile.position
@@ -167,22 +168,23 @@ def _expanded(tile: Tile, name: str, dtype: torch.dtype) -> torch.Tensor:
     return numbers_hsd.to(dtype, copy=True)
 
 
-def _scratch(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Undefined float32 memory of this thread; the next call hands the same out again.
+def scratch(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Undefined memory of this thread; the next call for this type hands the same out again.
 
     Fresh memory of this size would cost more than what is done with it.
     """
     count = math.prod(shape)
-    held: torch.Tensor | None = getattr(_held, str(device), None)
+    name = f"{device} {dtype}"
+    held: torch.Tensor | None = getattr(_held, name, None)
     if held is None or held.numel() < count:
         # Made under inference mode it could never be written outside of it.
         with torch.inference_mode(False):
-            held = torch.empty(count, device=device)
-        setattr(_held, str(device), held)
+            held = torch.empty(count, dtype=dtype, device=device)
+        setattr(_held, name, held)
     return held[:count].view(shape)
 
 
-def _new_tokens(
+def among_themselves(
     query_hgtd: torch.Tensor,
     keys_htd: torch.Tensor,
     values_htd: torch.Tensor,
@@ -192,7 +194,7 @@ def _new_tokens(
     """New tokens over each other: causal, and within the window."""
     tokens = keys_htd.shape[1]
     if window is None or tokens <= window:
-        return _fused(query_hgtd, keys_htd, values_htd, scale=scale, causal=tokens > 1)
+        return fused(query_hgtd, keys_htd, values_htd, scale=scale, causal=tokens > 1)
     parts = []
     for first in range(0, tokens, _ROWS):
         last = min(first + _ROWS, tokens)
@@ -202,14 +204,14 @@ def _new_tokens(
         seen_ts = (tokens_s <= queries_t) & (tokens_s > queries_t - window)
         rows_hgtd = query_hgtd[:, :, first:last]
         keys_hsd, values_hsd = keys_htd[:, start:last], values_htd[:, start:last]
-        parts.append(_masked(rows_hgtd, keys_hsd, values_hsd, seen_ts, scale))
+        parts.append(masked(rows_hgtd, keys_hsd, values_hsd, seen_ts, scale))
     return Partial(
         torch.cat([part.out_hgtd for part in parts], 2),
         torch.cat([part.lse_hgt for part in parts], 2),
     )
 
 
-def _fused(
+def fused(
     query_hgtd: torch.Tensor,
     keys_hsd: torch.Tensor,
     values_hsd: torch.Tensor,
@@ -218,14 +220,14 @@ def _fused(
     causal: bool = False,
 ) -> Partial:
     """Everybody sees everything, or what is not after it; by torch's kernel where it has one."""
-    kernel = _kernel(query_hgtd)
+    kernel = kernel_for(query_hgtd)
     tokens = query_hgtd.shape[2]
     if kernel is None:
         seen_ts = None
         if causal:
             ones = torch.ones(tokens, tokens, dtype=torch.bool, device=query_hgtd.device)
             seen_ts = ones.tril_()
-        return _masked(query_hgtd, keys_hsd, values_hsd, seen_ts, scale)
+        return masked(query_hgtd, keys_hsd, values_hsd, seen_ts, scale)
     # Heads of keys are the batch, so that query heads share them without a copy.
     shape = (*query_hgtd.shape[:2], *keys_hsd.shape[1:])
     out_hgtd, lse_hgt = kernel(
@@ -239,7 +241,7 @@ def _fused(
     return Partial(out_hgtd.float(), lse_hgt.float())
 
 
-def _kernel(query: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+def kernel_for(query: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
     """Attention that also returns its log-sum-exp; torch has a stable one for CPUs only."""
     if query.device.type != "cpu" or query.dtype is torch.float64:
         return None
@@ -249,7 +251,7 @@ def _kernel(query: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tens
     return found
 
 
-def _masked(
+def masked(
     query_hgtd: torch.Tensor,
     keys_hsd: torch.Tensor,
     values_hsd: torch.Tensor,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from octavo.engine.feature_budget import FeatureBudget
 from octavo.engine.sequence import Ending, Media, Sequence, Status
-from octavo.engine.step import Copy, Ended, Move, Preempted, Step
+from octavo.engine.step import Copy, Ended, Fork, Move, Preempted, Step
 from octavo.engine.table import BlockTable
 
 #: Says of a sequence that gives way whether to park its blocks on the host (else: compute again).
@@ -80,6 +80,7 @@ class Books:
         if sequence in self.running:
             self.running.remove(sequence)
             self.wait(sequence, Status.PREEMPTED)
+        self.idle.pop(sequence.id, None)
         sequence.lost += sequence.parked or sequence.computed
         self._unpark(sequence)
         self._release(sequence)
@@ -152,8 +153,13 @@ class Books:
     def _attach(self, sequence: Sequence) -> None:
         parent = self.kept.get(sequence.job.after or "")
         # What was parked follows on whole blocks only.
-        if parent is not None and parent.blocks and not sequence.parked:
-            self.table.fork(sequence, parent)
+        if (
+            parent is not None
+            and parent.blocks
+            and not sequence.parked
+            and self.table.fork(sequence, parent)
+        ):
+            self.step.forks.append(Fork(sequence, parent.id, sequence.computed))
         self.table.follow(sequence)
         if sequence.parked > sequence.computed:
             self._restore(sequence)

@@ -15,7 +15,7 @@ Shapes: ``b`` rows of a batch, ``h`` heads of keys, ``g`` query heads to each, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -57,9 +57,11 @@ def shape_of(config: Any, dtype: torch.dtype) -> KvShape:
             where=str(text.model_type),
             next_step="use transformers' DynamicCache for this model",
         )
+    # In transformers 5.17 one mapping has the options of all layers.
+    each: Any = [options] * len(kinds) if isinstance(options, Mapping) else options
     windows = tuple(
         option["sliding_window"] if kind == _WINDOWED else None
-        for kind, option in zip(kinds, options, strict=True)
+        for kind, option in zip(kinds, each, strict=True)
     )
     heads = text.num_attention_heads
     return KvShape(
@@ -236,7 +238,19 @@ class OctavoLayer(CacheLayerMixin):
         self.cache.reset()
 
 
-class NewTokens:
+class Handle:
+    """What stands for keys and values in the cache until attention has run."""
+
+    __slots__ = ()
+
+    def attend(
+        self, query_bhtd: torch.Tensor, padding: Padding | None, scale: float
+    ) -> torch.Tensor:
+        """The answer, ``[b, t, heads, d]``; afterwards the tokens are in the cache."""
+        raise NotImplementedError
+
+
+class NewTokens(Handle):
     """Keys and values of one pass that are not in the cache yet; what stands for its history."""
 
     __slots__ = ("_keys", "_layer", "_values")
@@ -376,7 +390,7 @@ def paged_attention(
     Raises:
         ConfigError: a mask, or a kind of attention, that is not served.
     """
-    if not isinstance(key, NewTokens):
+    if not isinstance(key, Handle):
         mask = attention_mask.build() if isinstance(attention_mask, Padding) else attention_mask
         return sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, **rest

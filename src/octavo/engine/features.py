@@ -151,12 +151,15 @@ class FeatureCache:
     def __contains__(self, key: object) -> bool:
         return isinstance(key, FeatureKey) and key.stored in self.memory
 
-    def clear(self) -> None:
-        """Forgets all features; other values of the manager stay."""
+    def clear(self) -> int:
+        """Forgets all features, and says how many; other values of the manager stay."""
+        count = 0
         for stored in list(self.memory):
             if isinstance(stored, tuple) and len(stored) == 2 and stored[0] == KIND:
                 with suppress(KeyError):
                     del self.memory[stored]
+                    count += 1
+        return count
 
     @property
     def stats(self) -> FeatureStats:

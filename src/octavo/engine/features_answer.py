@@ -128,13 +128,21 @@ def fed(tower: Tower, module: nn.Module, prepared: Prepared, seen: Seen) -> Iter
     }
     if _TAKEN in takes:
         yield replace(prepared, inputs=without | {_TAKEN: outputs["image"]})
-    elif TAKEN_BY_KIND in takes:
-        yield replace(prepared, inputs=without | {TAKEN_BY_KIND: outputs})
-    else:
-        with _handing_out(module, outputs):
-            # Pixels say that there are pictures; one row says it as well as all.
-            rows = {tower.pixels[kind]: prepared.inputs[tower.pixels[kind]][:1] for kind in outputs}
-            yield replace(prepared, inputs=without | rows)
+        return
+    taken = {
+        kind: output
+        for kind, output in outputs.items()
+        if TAKEN_BY_KIND in takes and kind not in tower.handed
+    }
+    handed = {kind: output for kind, output in outputs.items() if kind not in taken}
+    # Pixels say that there are pictures; one row says it as well as all.
+    rows: dict[str, Any] = {
+        tower.pixels[kind]: prepared.inputs[tower.pixels[kind]][:1] for kind in handed
+    }
+    if taken:
+        rows[TAKEN_BY_KIND] = taken
+    with _handing_out(module, handed):
+        yield replace(prepared, inputs=without | rows)
 
 
 @contextmanager

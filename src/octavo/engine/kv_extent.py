@@ -87,7 +87,7 @@ class Extent:
         owner: for the ledger of the store.
     """
 
-    __slots__ = ("_copy", "_index", "blocks", "count", "holders", "owner", "pool")
+    __slots__ = ("_copy", "_index", "_numbers", "blocks", "count", "holders", "owner", "pool")
 
     def __init__(self, pool: BlockPool, owner: str) -> None:
         self.pool = pool
@@ -96,6 +96,7 @@ class Extent:
         self.count = 0
         self.holders = 1
         self._index: slice | torch.Tensor | None = None
+        self._numbers: list[int] | None = None
         self._copy: tuple[KvStore, Key] | None = None
 
     @property
@@ -106,11 +107,18 @@ class Extent:
     def written(self) -> bool:
         return self._copy is not None
 
+    @property
+    def numbers(self) -> list[int]:
+        """Rows of its blocks in the pool; none when it is only in the store."""
+        if self._numbers is None:
+            self._numbers = [block.indices[0] for block in self.blocks]
+        return self._numbers
+
     def add(self, block: Blocks) -> None:
         """One more block at the end; only while the extent is open."""
         self.blocks.append(block)
         self.count += 1
-        self._index = None
+        self._index = self._numbers = None
 
     @property
     def alone(self) -> bool:
@@ -133,7 +141,7 @@ class Extent:
             return []
         gone, self.blocks = self.blocks[:count], self.blocks[count:]
         self.count -= count
-        self._index = None
+        self._index = self._numbers = None
         if not self.count:
             self._forget()
         free = [block for block in gone if block.references(0) == 1]
@@ -180,8 +188,11 @@ class Extent:
         self._release()
         return gone
 
-    def enter(self) -> None:
-        """Brings a copy into the pool; the store keeps its own.
+    def enter(self, *, keep: bool = True) -> None:
+        """Brings a copy into the pool.
+
+        Args:
+            keep: whether the store keeps its own, so that it need not be written again.
 
         Raises:
             BudgetExceeded: there are not so many free blocks; it stays in the store.
@@ -189,8 +200,21 @@ class Extent:
         if not self.blocks:
             rows_nb = self.rows()
             blocks = take(self.pool, self.count, self.owner)
-            self.blocks, self._index = blocks, None
+            self.blocks, self._index, self._numbers = blocks, None, None
             write_rows(self.pool, blocks, rows_nb)
+        if not keep:
+            self._forget()
+
+    def apart(self) -> Extent:
+        """The same for one holder alone, who leaves this one: the blocks are shared.
+
+        Only while it is in the pool.
+        """
+        other = Extent(self.pool, self.owner)
+        for block in self.blocks:
+            other.add(block.share())
+        self.release()
+        return other
 
     def prefetch(self) -> Key | None:
         """The key to ask its store for, when it is not in the pool."""
@@ -211,7 +235,7 @@ class Extent:
     def _release(self) -> None:
         for block in self.blocks:
             block.release()
-        self.blocks, self._index = [], None
+        self.blocks, self._index, self._numbers = [], None, None
 
     def _forget(self) -> None:
         if self._copy is not None:

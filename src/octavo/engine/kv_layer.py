@@ -163,7 +163,7 @@ class KvLayer:
                 count = min(extent.count, (tokens - position) // n)
                 if count <= 0:
                     break
-                other.extents.append(_shared(extent, count, self._closes(extent)))
+                other.extents.append(_shared(extent, count, self._shares(extent)))
                 position += count * n
             if tokens > position:
                 count = -(-(tokens - position) // n)
@@ -190,6 +190,10 @@ class KvLayer:
             or extent.count >= self.sizes.tile_blocks
             or extent.written
         )
+
+    def _shares(self, extent: Extent) -> bool:
+        """Whether another layer can hold it too; behind a window blocks go one by one."""
+        return self._closes(extent) and self.sizes.shape.window(self.layer) is None
 
     def _write_tail(
         self,

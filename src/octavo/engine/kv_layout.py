@@ -212,6 +212,19 @@ class KvSizes:
         first = max(tokens - window + 1, 0) // n * n
         return first, max(first, encoded)
 
+    @cached_property
+    def _kinds(self) -> tuple[int, ...]:
+        """One layer of each window."""
+        windows = [self.shape.window(layer) for layer in range(self.shape.layers)]
+        return tuple(windows.index(window) for window in set(windows))
+
+    def settles(self, tokens: int) -> bool:
+        """Whether the next token after ``tokens`` just lies down in a tail block that was begun:
+        no layer takes a block, encodes one or lets one go."""
+        return tokens % self.block_tokens != 0 and all(
+            self.spans(layer, tokens) == self.spans(layer, tokens + 1) for layer in self._kinds
+        )
+
     def blocks_for(self, tokens: int) -> tuple[int, int]:
         """Full blocks and exact tail blocks that one sequence takes, all layers together."""
         full = tail = 0

@@ -57,7 +57,7 @@ class KvSequence:
         """
         self._kv.check_length(self.length + tokens, self.owner)
         while not self._reserved(tokens):
-            if not (self._kv.store is not None and self._spill_one(self._kv.store)):
+            if not self.spill_one():
                 raise self._kv.refusal(self, tokens)
 
     def unreserve(self) -> None:
@@ -146,6 +146,10 @@ class KvSequence:
                 freed += _leave(extent, self._store())
         return freed
 
+    @property
+    def parked(self) -> bool:
+        return self._parked is not None
+
     def park(self) -> None:
         """Moves everything to the store, so that the sequence takes nothing from the pools.
 
@@ -155,6 +159,12 @@ class KvSequence:
         if self._parked is not None:
             return
         store = self._store()
+        for layer in self.layers:
+            # Who shares an extent goes on in the pool.
+            layer.extents = [
+                extent.apart() if extent.holders > 1 and extent.resident else extent
+                for extent in layer.extents
+            ]
         keys: list[Key | None] = []
         try:
             keys.extend(_park_tail(layer, store, self.owner) for layer in self.layers)
@@ -199,14 +209,18 @@ class KvSequence:
                 store.discard(key)
         self._parked = None
 
-    def restore(self) -> int:
-        """Brings extents back into the pool while there is room; how many blocks."""
+    def restore(self, *, keep: bool = True) -> int:
+        """Brings extents back into the pool while there is room; how many blocks.
+
+        Args:
+            keep: whether the store keeps its copies.
+        """
         entered = 0
         for layer in self.layers:
             for extent in layer.extents:
                 if not extent.resident:
                     try:
-                        extent.enter()
+                        extent.enter(keep=keep)
                     except BudgetExceeded:
                         return entered
                     entered += extent.count
@@ -244,16 +258,24 @@ class KvSequence:
             return False
         return True
 
-    def _spill_one(self, store: KvStore) -> bool:
-        """Writes the oldest full extent of the layer that holds most blocks back."""
-        held = {
-            number: sum(len(extent.blocks) for extent in layer.extents[:-1])
-            for number, layer in enumerate(self.layers)
-        }
-        most = max(held, key=lambda number: held[number])
-        for extent in self.layers[most].extents[:-1]:
-            if extent.resident and _leave(extent, store):
-                return True
+    def spill_one(self) -> bool:
+        """Writes one extent back: the oldest of the layer that holds most blocks, those that are
+        still open last. Whether there was one.
+
+        Layers with a window stay, where others have none: their few blocks come and go.
+
+        Raises:
+            TierFull, BudgetExceeded: the store has no room; nothing has changed.
+        """
+        if self._kv.store is None:
+            return False
+        window = self._kv.sizes.shape.window
+        layers = [layer for layer in self.layers if window(layer.layer) is None] or self.layers
+        for closed in (True, False):
+            found = [[e for e in _in_pool(layer, closed) if e.resident] for layer in layers]
+            most = max(found, key=lambda extents: sum(len(e.blocks) for e in extents))
+            if most:
+                return _leave(most[0], self._kv.store) > 0
         return False
 
     def _store(self) -> KvStore:
@@ -264,6 +286,10 @@ class KvSequence:
                 next_step="give PagedKV a store",
             )
         return self._kv.store
+
+
+def _in_pool(layer: KvLayer, closed: bool) -> list[Extent]:
+    return layer.extents[:-1] if closed else layer.extents
 
 
 def _leave(extent: Extent, store: KvStore) -> int:

@@ -205,10 +205,20 @@ class Scheduler:
         """
         self._close(step, set())
         moved = {move.id for move in (*step.saves, *step.restores)}
+        moved |= {fork.sequence.id for fork in step.forks}
         copied = {copy.target for copy in step.copies}
         for sequence in tuple(self._alive.values()):
             if sequence.id in moved or not copied.isdisjoint(sequence.blocks):
                 self._books.restart(sequence)
+
+    def lose(self, job_id: str) -> None:
+        """The keys and values of a job are gone: it starts over when its turn comes.
+
+        Also while a step is open. Harmless when nobody knows the job.
+        """
+        sequence = self._alive.get(job_id) or self._books.kept.get(job_id)
+        if sequence is not None:
+            self._books.restart(sequence)
 
     def check(self) -> None:
         """Compares the books with the sequences.

@@ -70,6 +70,15 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """``sequence`` goes on from the first ``tokens``, which sequence ``parent`` has computed."""
+
+    sequence: Sequence
+    parent: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Preempted:
     """A sequence that gave way. ``parked``: its blocks are saved; else they are computed again."""
 
@@ -103,6 +112,8 @@ class Step:
         unseen: media keys whose features no sequence holds any longer.
         preempted: gave way in this step.
         saves: blocks to keep on the host, for those that are parked.
+        forks: begin with what another one has computed. Their blocks say so already; this is for
+            those who keep keys and values by sequence.
         copies: blocks that a sequence takes over from a shared one.
         restores: blocks to bring back; the copies on the host are not needed after that.
         prefills: parts of prompts, and what is computed again after a preemption.
@@ -115,6 +126,7 @@ class Step:
     unseen: list[bytes] = field(default_factory=list)
     preempted: list[Preempted] = field(default_factory=list)
     saves: list[Move] = field(default_factory=list)
+    forks: list[Fork] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
     restores: list[Move] = field(default_factory=list)
     prefills: list[Slice] = field(default_factory=list)

@@ -18,24 +18,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from octavo.engine.tower_budget import TowerBudget
+from octavo.engine.tower_budget import TowerBudget, budget_for
 from octavo.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
     from octavo.models.family import Family
 
-__all__ = ["Medium", "Tower", "TowerBudget", "batches", "run", "tower_of"]
+__all__ = ["Medium", "Tower", "TowerBudget", "batches", "budget_for", "run", "tower_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Medium:
-    """One picture or film of a prepared request.
+    """One picture, film or clip of sound of a prepared request.
 
     Attributes:
-        kind: ``image`` or ``video``.
+        kind: ``image``, ``video`` or ``audio``.
         pixels: its share of the processor's tensor, on the CPU; a view.
         grid: numbers that the tower needs beside the pixels: frames and patches high and wide, or
-            height and width of the picture; empty where its size is fixed.
+            height and width of the picture; frames of sound that are no padding; empty where its
+            size is fixed.
         patches: rows through the tower.
         tokens: of the decoder that its features take the place of.
     """
@@ -53,10 +54,12 @@ class Tower(ABC):
     Class attributes:
         pixels: kind of medium → the name of its tensor among the inputs.
         grids: kind of medium → the name of its grid's tensor, where there is one.
+        handed: kinds whose features no library's ``forward`` takes as they are.
     """
 
     pixels: ClassVar[Mapping[str, str]] = {"image": "pixel_values"}
     grids: ClassVar[Mapping[str, str]] = {}
+    handed: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def media(self, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[Medium]:

@@ -23,8 +23,11 @@ TAKEN_BY_KIND: Final = "mm_encoder_outputs"
 
 def placed(pixels: torch.Tensor, module: nn.Module) -> torch.Tensor:
     """Where the module's inputs live and in its type, as without a cache."""
-    device = next((p.device for p in module.parameters() if not p.is_meta), torch.device("cpu"))
-    return pixels.to(device, getattr(module, "dtype", torch.float32))
+    return pixels.to(_device(module), getattr(module, "dtype", torch.float32))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters() if not p.is_meta), torch.device("cpu"))
 
 
 def takes_features(module: nn.Module) -> bool:
@@ -80,6 +83,25 @@ class QwenTower(_GridTower):
         ]
         return [torch.stack(each) for each in zip(*taps, strict=True)]
 
+    def see_in_chunks(
+        self, module: nn.Module, media: Sequence[Medium], chunk: int
+    ) -> list[torch.Tensor]:
+        from octavo.engine.tower_chunks_qwen import see_in_chunks
+
+        model: Any = module
+        rows = [medium.pixels for medium in media]
+        made_ltd = see_in_chunks(
+            model.model.visual,
+            rows,
+            _grids(module, media),
+            chunk,
+            lambda part: placed(part, module),
+        )
+        if len(media) == 1:
+            return [made_ltd]
+        each = made_ltd.split([medium.tokens for medium in media], dim=1)
+        return [part.clone() for part in each]
+
     def outputs(self, module: nn.Module, features_ltd: Sequence[torch.Tensor]) -> Any:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import (
             BaseModelOutputWithDeepstackFeatures,
@@ -113,7 +135,11 @@ class DotsTower(_GridTower):
         from octavo.engine.tower_chunks import see_in_chunks
 
         tower: Any = module.get_submodule("vision_tower")
-        return _apart(see_in_chunks(tower, *_rows(module, media), chunk), media)
+        rows = [medium.pixels for medium in media]
+        made_td = see_in_chunks(
+            tower, rows, _grids(module, media), chunk, lambda part: placed(part, module)
+        )
+        return _apart(made_td, media)
 
     def outputs(self, module: nn.Module, features_ltd: Sequence[torch.Tensor]) -> torch.Tensor:
         del module
@@ -181,20 +207,66 @@ class LlavaNextTower(LlavaTower):
 
 
 class Gemma3nTower(LlavaTower):
-    """Gemma 3n: pictures of one size; frames of films are pictures."""
+    """Gemma 3n: pictures of one size; frames of films are pictures; sound in clips."""
+
+    pixels: ClassVar[Mapping[str, str]] = {"image": "pixel_values", "audio": "input_features"}
+    handed: ClassVar[frozenset[str]] = frozenset({"audio"})
+
+    def media(self, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[Medium]:
+        return super().media(module, inputs) + self._clips(module, inputs)
+
+    def _clips(self, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[Medium]:
+        if "input_features" not in inputs:
+            return []
+        config: Any = module.config
+        clips_1fm = inputs["input_features"].split(1)
+        heard_n = inputs["input_features_mask"].sum(1).tolist()
+        tokens = int(config.audio_soft_tokens_per_image)
+        return [
+            Medium("audio", clip_1fm, (heard,), clip_1fm.shape[1], tokens)
+            for clip_1fm, heard in zip(clips_1fm, heard_n, strict=True)
+        ]
+
+    def see(self, module: nn.Module, media: Sequence[Medium]) -> list[torch.Tensor]:
+        if media[0].kind == "audio":
+            return [self._heard(module, medium) for medium in media]
+        return super().see(module, media)
+
+    def _heard(self, module: nn.Module, medium: Medium) -> torch.Tensor:
+        """Features (1, t, d) of one clip, with what the model puts where nothing is heard."""
+        model: Any = module.get_submodule("model")
+        frames_1fm = placed(medium.pixels, module)
+        silent_1f = torch.arange(frames_1fm.shape[1], device=frames_1fm.device)[None]
+        silent_1f = silent_1f >= medium.grid[0]
+        made = model.get_audio_features(frames_1fm, silent_1f, return_dict=True)
+        last = torch.tensor([[model.vocab_size - 1]], device=frames_1fm.device)
+        filler_11d = model.embed_audio(input_ids=last)
+        features_1td: torch.Tensor = filler_11d.repeat(1, medium.tokens, 1)
+        heard_1sd = torch.where(made.audio_mel_mask[..., None], filler_11d, made.pooler_output)
+        features_1td[:, : heard_1sd.shape[1]] = heard_1sd
+        return features_1td
 
     def outputs(self, module: nn.Module, features_ltd: Sequence[torch.Tensor]) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
+        from transformers.models.gemma3n.modeling_gemma3n import Gemma3nAudioEncoderModelOutput
 
         del module
         seen: Any = torch.cat(list(features_ltd))
-        return BaseModelOutputWithPooling(pooler_output=seen)
+        all_heard: Any = torch.zeros(seen.shape[:2], dtype=torch.bool, device=seen.device)
+        return Gemma3nAudioEncoderModelOutput(pooler_output=seen, audio_mel_mask=all_heard)
+
+    def placeholders(self, module: nn.Module) -> Mapping[str, int]:
+        config: Any = module.config
+        return {"image": config.image_token_id, "audio": config.audio_token_id}
 
 
 def _rows(module: nn.Module, media: Sequence[Medium]) -> tuple[torch.Tensor, torch.Tensor]:
     """Patches of all media, and their grids (n, 3)."""
     pixels_px = placed(torch.cat([medium.pixels for medium in media]), module)
-    return pixels_px, torch.tensor([medium.grid for medium in media], device=pixels_px.device)
+    return pixels_px, _grids(module, media)
+
+
+def _grids(module: nn.Module, media: Sequence[Medium]) -> torch.Tensor:
+    return torch.tensor([medium.grid for medium in media], device=_device(module))
 
 
 def _apart(features_td: torch.Tensor, media: Sequence[Medium]) -> list[torch.Tensor]:

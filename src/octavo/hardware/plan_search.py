@@ -103,7 +103,7 @@ def _whole(part: ComponentSpec, precision: Precision) -> Residency:
 
 def _streamed(ask: Ask, held: list[Residency], needed: Costs) -> list[Residency]:
     """As many layers resident as fit. Towers give way first: they are used once a picture, a
-    decoder once a token. A layer is used as it is read, so only in its stored precision."""
+    decoder once a token."""
     chosen = list(held)
 
     def turn(number: int) -> tuple[bool, int]:
@@ -111,12 +111,21 @@ def _streamed(ask: Ask, held: list[Residency], needed: Costs) -> list[Residency]
 
     for number in sorted(range(len(held)), key=turn):
         part = ask.spec.components[number]
-        if len(part.layers) < 2 or held[number].precision is not ask.spec.stored:
+        if len(part.layers) < 2 or not _streamable(ask, held[number]):
             continue
         if _assemble(ask, chosen, needed).fits and ask.stream is not True:
             break
         chosen[number] = _most_resident(ask, chosen, number, needed)
     return chosen
+
+
+def _streamable(ask: Ask, held: Residency) -> bool:
+    """A layer is used as it is read: so in its stored precision, or in 8 or 4 bits from a copy on
+    disk, which takes the user's word, and which only main memory is read into."""
+    if held.precision is ask.spec.stored:
+        return True
+    asked = ask.precisions.get(held.component)
+    return held.precision.quantized and asked is held.precision and ask.device == "cpu"
 
 
 def _most_resident(ask: Ask, chosen: list[Residency], number: int, needed: Costs) -> Residency:
@@ -199,8 +208,14 @@ def _notes(ask: Ask, held: list[Residency], needed: Costs) -> tuple[str, ...]:
         )
     notes += [
         f"{part.component}: {len(part.streamed)} of {part.layers} layers are read from "
-        f"{part.source} on every pass"
+        f"{part.source} on every pass{_copy(ask, part)}"
         for part in held
         if part.streamed
     ]
     return tuple(notes)
+
+
+def _copy(ask: Ask, held: Residency) -> str:
+    if held.precision is ask.spec.stored:
+        return ""
+    return f", from a copy in {held.precision} that is made once"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from octavo.models.loading import LoadProgress
-    from octavo.models.streaming import LayerStream
+    from octavo.models.streaming import Convert, LayerStream
 
 #: A first question goes to the decoder, so it is read first.
 _ORDER = ("language", "projector", "vision", "audio")
@@ -61,7 +61,7 @@ class Assembly:
         self._on_progress = on_progress
         self._checkpoint = checkpoint
         place: Place = "host" if device == "cpu" else "device"
-        self._ledger = Ledger({place: max(plan.budget - plan.base, 0), "host": plan.budget})
+        self._ledger = Ledger({"host": _host_budget(plan), place: max(plan.budget - plan.base, 0)})
         self._sources = family.sources(checkpoint, module)
         self._parts: dict[str, Component] = {}
         self._streams: list[LayerStream] = []
@@ -92,6 +92,8 @@ class Assembly:
                 self._parts,
                 media,
                 plan=self._plan,
+                ledger=self._ledger,
+                streams=self._streams,
                 close=self._close,
             )
             if wait:
@@ -108,23 +110,7 @@ class Assembly:
         part = self._spec.component(name)
         streamed = [part.layers[number] for number in held.streamed]
         if streamed:
-            from octavo.models.streaming import LayerStream
-
-            layers = self._family.layers(self._module, name)
-            self._streams.append(
-                LayerStream(
-                    self._folder,
-                    part,
-                    {number: layers[number] for number in held.streamed},
-                    self._sources,
-                    self._module,
-                    self._readers,
-                    slots=held.slots,
-                    ledger=self._ledger,
-                    device=self._device,
-                    convert=self._family.convert,
-                )
-            )
+            self._streams.append(self._stream(part, held))
         skip = frozenset(tensor for layer in streamed for tensor in layer)
 
         def start() -> Work:
@@ -147,6 +133,41 @@ class Assembly:
             precision=held.precision,
             resident_nbytes=held.nbytes,
             streamed_layers=len(streamed),
+        )
+
+    def _stream(self, part: ComponentSpec, held: Residency) -> LayerStream:
+        """Of the layers that do not stay: from the checkpoint, or from a copy in 8 or 4 bits."""
+        from octavo.models.streaming import LayerStream
+
+        folder, read, names = self._folder, part, self._sources
+        convert: Convert = self._family.convert
+        if held.precision is not self._spec.stored:
+            from octavo.models.streaming_copies import CopyMaker, as_it_is
+
+            copy = CopyMaker(
+                self._folder,
+                part,
+                self._sources,
+                self._module,
+                self._readers,
+                precision=held.precision,
+                compute=held.compute,
+                ledger=self._ledger,
+                convert=convert,
+            ).open(held.streamed)
+            folder, read, names, convert = copy.folder, copy.part, copy.names, as_it_is
+        layers = self._family.layers(self._module, part.name)
+        return LayerStream(
+            folder,
+            read,
+            {number: layers[number] for number in held.streamed},
+            names,
+            self._module,
+            self._readers,
+            slots=held.slots,
+            ledger=self._ledger,
+            device=self._device,
+            convert=convert,
         )
 
     def _start_gguf(self, checkpoint: GgufCheckpoint, part: ComponentSpec, held: Residency) -> Work:
@@ -200,6 +221,15 @@ class Assembly:
         self._loader.close()
         self._readers.close()
         self._module = None  # type: ignore[assignment]
+
+
+def _host_budget(plan: Plan) -> int:
+    """Of main memory; beside a device's budget it is what the machine has free."""
+    if plan.device == "cpu":
+        return plan.budget
+    from octavo.hardware import probe
+
+    return probe().memory.available
 
 
 def _place_in_order(name: str) -> int:

@@ -52,7 +52,7 @@ def generate(
     held = None if guard.matcher is None else Held([guard.matcher()])
     watch = _Watch(guard, sampling.stop, processor, held)
     inputs = _placed(prepared, module)
-    chance = [] if sampling.greedy else [_Chance(sampling)]
+    chance = [] if sampling.greedy else [Chance(sampling)]
     model: Any = module
     own = model.generation_config
     # What is None in the settings of a call would be taken from the model's.
@@ -62,7 +62,7 @@ def generate(
             output_bt = model.generate(
                 **inputs,
                 **_cache(prepared, max_new_tokens, guard),
-                generation_config=_settings(own, processor, max_new_tokens, sampling),
+                generation_config=settings_for(own, processor, max_new_tokens, sampling),
                 logits_processor=LogitsProcessorList([*([held] if held else []), *chance]),
                 stopping_criteria=StoppingCriteriaList([watch]),
             )
@@ -80,7 +80,7 @@ def _cache(prepared: Prepared, max_new_tokens: int, guard: Guard) -> dict[str, A
     return {"past_key_values": guard.cache(prepared.prompt_tokens + max_new_tokens)}
 
 
-class _Chance:
+class Chance:
     """Draws from the likeliest tokens, with random numbers of its own: an answer with a seed is the
     same whatever else draws in this process, and draws of others are not disturbed.
 
@@ -108,6 +108,18 @@ class _Chance:
         noise_bv = torch.empty_like(scores_bv, dtype=torch.float32)
         noise_bv.exponential_(generator=self._of(scores_bv.device))
         return scores_bv - noise_bv.clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+    @property
+    def place(self) -> torch.Tensor | None:
+        """How far its random numbers are; None before the first."""
+        return None if self._generator is None else self._generator.get_state()
+
+    def back(self, place: torch.Tensor | None) -> None:
+        """Draws again what was drawn since ``place`` was asked for."""
+        if self._generator is None or place is None:
+            self._generator = None
+        else:
+            self._generator.set_state(place)
 
     def _of(self, device: torch.device) -> torch.Generator:
         if self._generator is None:
@@ -146,7 +158,7 @@ class _Watch:
         return torch.full((ids_bt.shape[0],), done, device=ids_bt.device)
 
 
-def _settings(
+def settings_for(
     own: GenerationConfig, processor: Processor, max_new_tokens: int, sampling: Sampling
 ) -> GenerationConfig:
     """The model's own settings with ours over them: which tokens it may say stays its own, how they

@@ -27,4 +27,4 @@ def flatten_heads(module: nn.Module) -> None:
 
 def _forward(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     out = functional.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
-    return out.view(*x.shape[:-1], -1)
+    return out.view(*x.shape[:-1], out.shape[-1])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from octavo.errors import BudgetExceeded, ConfigError, InputError, OctavoError
 from octavo.hardware.spec import ModelSpec
@@ -32,9 +32,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from octavo.hardware.plan import Plan
+    from octavo.memory.ledger import Ledger
+    from octavo.models.stats import ModelStats
+    from octavo.models.streaming import LayerStream
 
 #: A family that says nothing about films gets this many frames.
 FRAMES = 8
+
+
+class Answerer(Protocol):
+    """Answers requests of one model; see :class:`octavo.engine.engine.Engine`."""
+
+    def generate(
+        self, requests: Iterable[Request], *, cancelled: Callable[[], bool]
+    ) -> Iterator[Completion]: ...
+
+    def answer(self, request: Request, guard: Guard) -> Completion: ...
+
+    def extend(self, request_id: str, max_new_tokens: int) -> Completion: ...
+
+    def forget(self, request_id: str) -> None: ...
+
+    def stats(self) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 class Model:
@@ -44,6 +65,8 @@ class Model:
     Attributes:
         spec: what the checkpoint holds.
         plan: what was planned for it; ``plan.explain()`` says it line by line.
+        ledger: who holds which bytes of its budget; None where a library loads itself.
+        streams: of layers that are read while they are used.
     """
 
     def __init__(
@@ -56,6 +79,8 @@ class Model:
         media: MediaReader,
         *,
         plan: Plan | None = None,
+        ledger: Ledger | None = None,
+        streams: Sequence[LayerStream] = (),
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec = spec
@@ -64,13 +89,17 @@ class Model:
         self.module = module
         self.processor = processor
         self._parts = parts
-        self._media = media
+        self.media = media
+        self.ledger = ledger
+        self.streams = streams
         self._close = close
         self._closed = False
         #: Makes what keeps the keys and values of so many tokens; None leaves it to transformers.
         self.cache: Callable[[int], Any] | None = None
+        #: Answers requests together; None answers them one by one.
+        self.engine: Answerer | None = None
         # One computation at a time: the module's cache and the plan's peak are for one.
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
 
     @property
     def components(self) -> Mapping[str, ComponentFacts]:
@@ -95,6 +124,9 @@ class Model:
         A request that fails is a completion with a ``failure``; the others are answered.
         """
         self._must(Task.CHAT, Task.ANSWER, Task.CAPTION)
+        if self.engine is not None:
+            yield from self.engine.generate(requests, cancelled=cancelled)
+            return
         for request in requests:
             yield self._answer(request, Guard(cancelled=cancelled))
 
@@ -121,6 +153,28 @@ class Model:
             request.sampling.stop,
         )
 
+    def extend(self, request_id: str, max_new_tokens: int) -> Completion:
+        """The whole answer of a request asked with ``keep=True`` that its ``max_new_tokens`` cut:
+        continued, not made anew.
+
+        Args:
+            max_new_tokens: how many more it may have.
+
+        Raises:
+            ConfigError: no such answer is kept, it is complete, or this model keeps none.
+        """
+        return self._engine().extend(request_id, max_new_tokens)
+
+    def forget(self, request_id: str) -> None:
+        """Lets go of what an answer that is kept holds. Harmless when there is none."""
+        self._engine().forget(request_id)
+
+    def stats(self) -> ModelStats:
+        """What it holds, and what it did so far."""
+        from octavo.models.stats import stats_of
+
+        return stats_of(self)
+
     def caption(self, picture: Part, *, max_new_tokens: int = 64) -> str:
         """One sentence about a picture."""
         self._must(Task.CAPTION)
@@ -134,10 +188,10 @@ class Model:
         """Probability of each label for a picture, likeliest first; they sum to 1."""
         self._must(Task.CLASSIFY)
         texts = _worded(template, labels)
-        with self._turn:
-            self._need(InputMode.VISION)
+        with self.turn:
+            self.need(InputMode.VISION)
             logits = self.family.score_pictures(
-                self.module, self.processor, [self._media.picture(picture)], texts
+                self.module, self.processor, [self.media.picture(picture)], texts
             )[0]
         return _shares(labels, logits)
 
@@ -149,9 +203,9 @@ class Model:
         texts = _worded(template, labels)
         frames = self.spec.vision.frames if self.spec.vision is not None else 0
         sampling = film.sampling or VideoSampling(temporal_resolution=frames or FRAMES)
-        pixels = [frame.pixels for frame in self._media.frames(film, sampling)]
-        with self._turn:
-            self._need(InputMode.VISION)
+        pixels = [frame.pixels for frame in self.media.frames(film, sampling)]
+        with self.turn:
+            self.need(InputMode.VISION)
             logits = self.family.score_video(self.module, self.processor, pixels, texts)
         return _shares(labels, logits)
 
@@ -173,19 +227,19 @@ class Model:
             if part.kind is Modality.TEXT:
                 _check_unicode(str(part.value))
         vectors: list[Any] = [None] * len(parts)
-        with self._turn:
+        with self.turn:
             for kind, rows in _by_kind(parts).items():
                 if kind is Modality.TEXT:
-                    self._need(InputMode.LANGUAGE)
+                    self.need(InputMode.LANGUAGE)
                     made = self.family.embed_texts(
                         self.module, self.processor, [str(parts[row].value) for row in rows]
                     )
                 else:
-                    self._need(InputMode.VISION)
+                    self.need(InputMode.VISION)
                     made = self.family.embed_pictures(
                         self.module,
                         self.processor,
-                        [self._media.picture(parts[row]) for row in rows],
+                        [self.media.picture(parts[row]) for row in rows],
                     )
                 for row, vector in zip(rows, made.cpu().numpy(), strict=True):
                     vectors[row] = vector
@@ -195,16 +249,18 @@ class Model:
         """What is said."""
         self._must(Task.TRANSCRIBE)
         rate = self.spec.audio.rate if self.spec.audio is not None else 16_000
-        samples_t = self._media.sound(sound, rate)
-        with self._turn:
-            self._need(InputMode.SPEECH)
+        samples_t = self.media.sound(sound, rate)
+        with self.turn:
+            self.need(InputMode.SPEECH)
             return self.family.transcribe(self.module, self.processor, samples_t, rate)
 
     def close(self) -> None:
         """Stops what loads and lets go of the weights. Closing twice is harmless."""
+        if self.engine is not None:
+            self.engine.close()
         for part in self._parts.values():
             part.close()
-        with self._turn:
+        with self.turn:
             if self._closed:
                 return
             self._closed = True
@@ -222,24 +278,36 @@ class Model:
     ) -> None:
         self.close()
 
+    def _engine(self) -> Answerer:
+        if self.engine is None:
+            raise ConfigError(f"{self.family.name} models keep no answers", where=self.spec.name)
+        return self.engine
+
     def _must(self, *tasks: Task) -> None:
         if self.family.tasks.isdisjoint(tasks):
             raise self.family.cannot(tasks[0])
 
-    def _need(self, mode: InputMode) -> None:
+    def need(self, mode: InputMode) -> None:
+        """Waits for the components that a request of this mode uses; starts those that are lazy.
+
+        Raises:
+            OctavoError: what stopped one.
+        """
         for name in self.family.components_for(mode):
             if name in self._parts:
                 self._parts[name].need()
 
     def _answer(self, request: Request, guard: Guard) -> Completion:
+        if self.engine is not None:
+            return self.engine.answer(request, guard)
         began = time.perf_counter()
         timings: dict[str, float] = {}
         try:
-            self._takes(request)
-            prepared = self.processor.prepare(request, self._media)
+            self.check(request)
+            prepared = self.processor.prepare(request, self.media)
             timings["prepare"] = time.perf_counter() - began
-            with self._turn:
-                self._need(request.mode)
+            with self.turn:
+                self.need(request.mode)
                 began = time.perf_counter()
                 guard = self._held(request, guard)
                 made = self.family.generate(
@@ -255,7 +323,7 @@ class Model:
         # The place that isolates a request: whatever it raises is its own.
         except Exception as error:  # noqa: BLE001
             return Completion(
-                request.id, finish=Finish.ERROR, timings=timings, failure=_failure(error)
+                request.id, finish=Finish.ERROR, timings=timings, failure=failure_of(error)
             )
 
     def _held(self, request: Request, guard: Guard) -> Guard:
@@ -269,7 +337,11 @@ class Model:
         grammars = grammars_of(self.processor.tokenizer, self.processor.end_tokens)
         return replace(guard, matcher=lambda: grammars.matcher(form))
 
-    def _takes(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """
+        Raises:
+            ConfigError, InputError: the model does not take such a request.
+        """
         if request.mode not in self.family.modes:
             raise ConfigError(
                 f"{self.family.name} models do not take {request.mode} input",
@@ -341,7 +413,8 @@ def _shares(labels: Sequence[str], logits: Any) -> Mapping[str, float]:
     return dict(pairs)
 
 
-def _failure(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
+    """An error as a completion carries it."""
     if isinstance(error, OctavoError):
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Failure(type(error).__name__, what, error.next_step)

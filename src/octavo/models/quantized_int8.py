@@ -16,6 +16,8 @@ from octavo.models.quantized import SCRATCH, QuantizedLinear, scratch
 #: Up to here torch's own kernel for int8 weights is faster than casting blocks; it is fast for
 #: bfloat16 only.
 _FEW_TOKENS: Final = 8
+#: It reads this many inputs at a time, beyond the end of a row that is no multiple (torch 2.13).
+_KERNEL_INPUTS: Final = 16
 
 
 class Int8Linear(QuantizedLinear):
@@ -55,8 +57,9 @@ class Int8Linear(QuantizedLinear):
         self.scale[first_row:last].copy_(scale_r)
 
     def _multiply(self, x_mk: torch.Tensor) -> torch.Tensor:
-        tokens, on_cpu = x_mk.shape[0], x_mk.device.type == "cpu"
-        if on_cpu and x_mk.dtype is torch.bfloat16 and tokens <= _FEW_TOKENS:
+        tokens = x_mk.shape[0]
+        kernel = x_mk.device.type == "cpu" and self.in_features % _KERNEL_INPUTS == 0
+        if kernel and x_mk.dtype is torch.bfloat16 and tokens <= _FEW_TOKENS:
             ones_n = torch.ones(self.out_features, dtype=torch.bfloat16)
             y_mn = torch._weight_int8pack_mm(x_mk.contiguous(), self.weight_q, ones_n)
             return y_mn.mul_(self.scale)

@@ -14,57 +14,28 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from octavo.errors import UnsupportedFormat
-from octavo.hardware.spec import ComponentSpec, TensorSpec
-from octavo.memory.buffers import PAGE, host_buffer, padded
+from octavo.hardware.spec import ComponentSpec
+from octavo.memory.buffers import host_buffer, padded
 from octavo.memory.ledger import Ledger
+from octavo.models.streaming_layout import DTYPES, Bound, Layer, lay_out, owners_of
 
 if TYPE_CHECKING:
     from octavo.models.loading import ReaderPool
 
-#: A hole between two tensors of a layer up to this is read along.
-_HOLE: Final = 256 * 1024
-_DTYPES: Final = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 Convert = Callable[[str, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One range of a file that is read as one: whole pages ``low`` to ``high``, at ``place`` in
-    the slot."""
-
-    file: str
-    low: int
-    high: int
-    place: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bound:
-    """Where a stored tensor goes: ``start`` in the slot, and the attribute of a module."""
-
-    tensor: TensorSpec
-    start: int
-    owner: nn.Module
-    attribute: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    runs: tuple[_Run, ...]
-    bound: tuple[_Bound, ...]
-    nbytes: int
 
 
 @dataclass(slots=True, eq=False)
 class _Filling:
+    """Layer ``number`` in slot ``slot``, or on its way there."""
+
     number: int
-    slot: torch.Tensor
+    slot: int
     reads: list[Future[None]]
 
 
@@ -105,10 +76,10 @@ class LayerStream:
         self._readers = readers
         self._device = device
         self._convert = convert
-        owners = _owners(module, names)
+        owners = owners_of(module, names)
         specs = {tensor.name: tensor for tensor in part.tensors}
-        self._layers = {
-            number: _lay_out([specs[name] for name in part.layers[number]], owners)
+        self._layers: dict[int, Layer] = {
+            number: lay_out([specs[name] for name in part.layers[number]], owners)
             for number in layers
         }
         self._order = sorted(layers)
@@ -116,7 +87,11 @@ class LayerStream:
         self._reservation = ledger.reserve(
             "host", "weights", slots * padded(largest), f"{part.name} ring"
         )
-        self._free = [host_buffer(largest) for _ in range(slots)]
+        self._slots = [host_buffer(largest) for _ in range(slots)]
+        self._free = list(range(slots))
+        # (slot, layer) → its parameters: making a dozen anew for each layer of each token takes
+        # longer than some layers take to compute.
+        self._views: dict[tuple[int, int], list[tuple[Bound, torch.Tensor]]] = {}
         self._ahead: deque[_Filling] = deque()
         self._in_use: _Filling | None = None
         # Used by whoever runs the model, and by close().
@@ -141,7 +116,9 @@ class LayerStream:
             if self._in_use is not None:
                 self._unbind(self._in_use)
                 self._in_use = None
+            self._views.clear()
             self._free = []
+            self._slots = []
             self._reservation.release()
 
     def _before(self, number: int) -> Callable[..., None]:
@@ -185,9 +162,8 @@ class LayerStream:
             self._fill(self._order[at % len(self._order)])
 
     def _fill(self, number: int) -> None:
-        slot = self._free.pop()
-        layer = self._layers[number]
-        filling = _Filling(number, slot, [])
+        filling = _Filling(number, self._free.pop(), [])
+        slot, layer = self._slots[filling.slot], self._layers[number]
         self._ahead.append(filling)
         for run in layer.runs:
             into = slot[run.place : run.place + run.high - run.low]
@@ -202,79 +178,35 @@ class LayerStream:
             self._free.append(filling.slot)
 
     def _bind(self, filling: _Filling) -> None:
-        held = filling.slot
-        if self._device != "cpu":
-            held = held.to(self._device)
-        for bound in self._layers[filling.number].bound:
-            tensor = bound.tensor
-            flat = held[bound.start : bound.start + tensor.nbytes].view(_DTYPES[tensor.dtype])
-            value = self._convert(tensor.name, flat.view(tensor.shape))
-            _put(bound, value)
+        key = filling.slot, filling.number
+        made = self._views.get(key)
+        if made is None:
+            made, lasting = self._values(filling)
+            if lasting:
+                self._views[key] = made
+        for bound, value in made:
+            bound.put(value)
 
     def _unbind(self, filling: _Filling) -> None:
         for bound in self._layers[filling.number].bound:
-            dtype = _DTYPES[bound.tensor.dtype]
-            _put(bound, torch.empty(bound.tensor.shape, dtype=dtype, device="meta"))
+            bound.put(bound.empty)
 
-
-def _put(bound: _Bound, value: torch.Tensor) -> None:
-    if bound.attribute in bound.owner._parameters:
-        bound.owner._parameters[bound.attribute] = nn.Parameter(value, requires_grad=False)
-    else:
-        bound.owner._buffers[bound.attribute] = value
-
-
-def _owners(module: nn.Module, names: Mapping[str, str]) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Stored tensor → the attributes that it fills."""
-    found: dict[str, list[tuple[nn.Module, str]]] = {}
-    for parameter, stored in names.items():
-        path, _, attribute = parameter.rpartition(".")
-        found.setdefault(stored, []).append((module.get_submodule(path), attribute))
-    return found
-
-
-def _lay_out(
-    tensors: list[TensorSpec], owners: Mapping[str, list[tuple[nn.Module, str]]]
-) -> _Layer:
-    """Ranges to read for one layer, and where its tensors then lie in the slot."""
-    runs: list[_Run] = []
-    bound: list[_Bound] = []
-    place = 0
-    wanted = sorted(
-        (tensor for tensor in tensors if tensor.name in owners),
-        key=lambda tensor: (tensor.file, tensor.offset),
-    )
-    for group in _groups(wanted):
-        low = group[0].offset // PAGE * PAGE
-        high = group[-1].offset + group[-1].nbytes
-        runs.append(_Run(group[0].file, low, high, place))
-        for tensor in group:
-            start = place + tensor.offset - low
-            itemsize = _DTYPES[tensor.dtype].itemsize if tensor.dtype in _DTYPES else 0
-            if not itemsize or start % itemsize:
-                raise UnsupportedFormat(
-                    f"tensor {tensor.name} of type {tensor.dtype} at byte {tensor.offset} cannot "
-                    "be used where it is read to",
-                    where=tensor.file,
-                    next_step="give more memory, so that all layers stay in it",
-                )
-            bound += [_Bound(tensor, start, *owner) for owner in owners[tensor.name]]
-        place += -(-(high - low) // PAGE) * PAGE
-    return _Layer(tuple(runs), tuple(bound), place)
-
-
-def _groups(tensors: list[TensorSpec]) -> list[list[TensorSpec]]:
-    """Neighbours in a file, with no more than a small hole between."""
-    groups: list[list[TensorSpec]] = []
-    for tensor in tensors:
-        last = groups[-1][-1] if groups else None
-        near = (
-            last is not None
-            and last.file == tensor.file
-            and 0 <= tensor.offset - last.offset - last.nbytes <= _HOLE
-        )
-        if near:
-            groups[-1].append(tensor)
-        else:
-            groups.append([tensor])
-    return groups
+    def _values(self, filling: _Filling) -> tuple[list[tuple[Bound, torch.Tensor]], bool]:
+        """What the layer's attributes become, and whether that is as good for the next layer in
+        the same slot: all are views of it."""
+        held = self._slots[filling.slot]
+        if self._device != "cpu":
+            held = held.to(self._device)
+        memory = self._slots[filling.slot].untyped_storage().data_ptr()
+        made: list[tuple[Bound, torch.Tensor]] = []
+        # Tensors made in inference mode could be used in no other.
+        with torch.inference_mode(mode=False):
+            for bound in self._layers[filling.number].bound:
+                tensor = bound.tensor
+                flat = held[bound.start : bound.start + tensor.nbytes].view(DTYPES[tensor.dtype])
+                value = self._convert(tensor.name, flat.view(tensor.shape))
+                if isinstance(bound.empty, nn.Parameter):
+                    value = nn.Parameter(value, requires_grad=False)
+                made.append((bound, value))
+        lasting = all(value.untyped_storage().data_ptr() == memory for _, value in made)
+        return made, lasting

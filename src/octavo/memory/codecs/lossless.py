@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import zstandard
 
+from octavo.errors import MissingDependency
 from octavo.memory.buffers import host_buffer
 from octavo.memory.codecs.checks import (
     admitted,
@@ -39,6 +40,9 @@ from octavo.memory.codecs.pieces import (
 )
 from octavo.memory.codecs.raw import has_bytes
 from octavo.memory.payload import Payload
+
+if TYPE_CHECKING:
+    import zstandard
 
 Bytes = npt.NDArray[np.uint8]
 #: Bytes of a chunk before compression.
@@ -89,7 +93,7 @@ class Lossless:
         room_b = host_buffer(self.size_bound(tensor.dtype, shape))
         end = _head(tensor.dtype, shape)
         lengths = room_b[:end].numpy().view("<u4")
-        compressor = zstandard.ZstdCompressor(level=self.level, write_content_size=True)
+        compressor = _zstd().ZstdCompressor(level=self.level, write_content_size=True)
         at = 0
         for start, stop in spans(tensor.numel(), CHUNK // tensor.dtype.itemsize):
             for plane_n in planes_of(read_words(tensor, start, stop)):
@@ -112,7 +116,7 @@ class Lossless:
         self.check(payload)
         word = word_dtype(payload.dtype)
         out_n = flat_out(payload, out).view(word)
-        decompressor = zstandard.ZstdDecompressor()
+        decompressor = _zstd().ZstdDecompressor()
         data_b = payload.data.numpy()
         lengths = iter(_lengths(payload).tolist())
         at = _head(payload.dtype, payload.shape)
@@ -150,6 +154,17 @@ def join(planes: Sequence[Bytes], words_n: torch.Tensor) -> None:
         np.left_shift(words, shift, out=words)
 
 
+def _zstd() -> Any:
+    """Raises MissingDependency where zstandard is not installed."""
+    try:
+        import zstandard
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "lossless compression needs zstandard", next_step="pip install zstandard"
+        ) from error
+    return zstandard
+
+
 def _compressed(compressor: zstandard.ZstdCompressor, plane_n: Bytes) -> bytes:
     """A zstd frame, one byte for a plane of equal ones, or the plane where that is no longer."""
     if plane_n[0] == plane_n[-1] and bool((plane_n == plane_n[0]).all()):
@@ -167,10 +182,10 @@ def _decompressed(
     try:
         # The frame says how long it will be, and zstd holds it to that: asked before so much
         # memory is taken.
-        if zstandard.get_frame_parameters(packed_b.data).content_size != count:
+        if _zstd().get_frame_parameters(packed_b.data).content_size != count:
             raise damaged("a plane has the wrong length", payload)
         plain = decompressor.decompress(packed_b.data, max_output_size=count)
-    except zstandard.ZstdError as error:
+    except _zstd().ZstdError as error:
         raise damaged(f"a plane is no zstd frame: {error}", payload) from error
     return np.frombuffer(plain, np.uint8)
 

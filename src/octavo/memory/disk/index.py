@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import xxhash
-
 from octavo.errors import CodecError
 from octavo.memory.disk.keys import key_from_json, key_to_json
+from octavo.memory.disk.sums import checksum
 from octavo.memory.ledger import KINDS, Kind
 
 NAME: Final = "index"
@@ -203,7 +202,7 @@ def _line(entry: Entry) -> bytes:
 
 
 def _sum(text: bytes) -> bytes:
-    return xxhash.xxh3_64_hexdigest(text).encode()
+    return f"{checksum(text):016x}".encode()
 
 
 def _read(path: Path) -> list[Entry]:

@@ -10,13 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import torch
-import xxhash
 
 from octavo.errors import CorruptValue, LostValue
 from octavo.memory.buffers import PAGE, memory_of, whole_pages
 from octavo.memory.disk.access import forget_cached, read_at, write_at
 from octavo.memory.disk.bounce import Bounces
 from octavo.memory.disk.flight import Flight
+from octavo.memory.disk.sums import checksum
+from octavo.memory.disk.sums import digest as new_digest
 
 #: Reads in a row that may bring nothing, with the bytes there, before it counts as an error.
 _STALLS: Final = 8
@@ -62,7 +63,7 @@ class Transfer:
                 sums[number] = self._write_copied(fd, start + low, data[low:high])
                 return
             self._write_out(fd, start + low, pages[low : min(low + block, len(pages))])
-            sums[number] = xxhash.xxh3_64_intdigest(data[low:high])
+            sums[number] = checksum(data[low:high])
 
         self._each(len(sums), move)
         return tuple(sums)
@@ -86,7 +87,7 @@ class Transfer:
                 found = self._read_copied(fd, start + low, data[low:high])
             else:
                 self._read_in(fd, start + low, pages[low : low + block], high - low)
-                found = xxhash.xxh3_64_intdigest(data[low:high])
+                found = checksum(data[low:high])
             if found != sums[number]:
                 raise CorruptValue(
                     f"block {number} of {len(sums)} is not what was written",
@@ -136,7 +137,7 @@ class Transfer:
                 raise failure
 
     def _write_copied(self, fd: int, offset: int, data: memoryview) -> int:
-        digest = xxhash.xxh3_64()
+        digest = new_digest()
         with self._bounces.one() as bounce:
             for low in range(0, len(data), len(bounce)):
                 piece = data[low : low + len(bounce)]
@@ -146,7 +147,7 @@ class Transfer:
         return digest.intdigest()
 
     def _read_copied(self, fd: int, offset: int, data: memoryview) -> int:
-        digest = xxhash.xxh3_64()
+        digest = new_digest()
         with self._bounces.one() as bounce:
             for low in range(0, len(data), len(bounce)):
                 piece = data[low : low + len(bounce)]
