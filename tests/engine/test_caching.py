@@ -15,7 +15,8 @@ pytest.importorskip("transformers")
 from benchmarks.checkpoints import make
 
 import octavo
-from octavo.engine.cache import OctavoCache
+from octavo.engine.engine import Engine
+from octavo.engine.kv_backend import SequenceKv
 from octavo.errors import ConfigError
 from octavo.models.packaged import missing_packages, packaged
 from octavo.requests import Part, Request
@@ -53,21 +54,14 @@ def test_exact_blocks_give_the_same_tokens(folder: Callable[[str], Path], family
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_it_is_our_cache_that_is_used(
-    folder: Callable[[str], Path], precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[tuple[Any, Any]] = []
-    plain = OctavoCache.of.__func__  # type: ignore[attr-defined]
-
-    def seen(cls: Any, config: Any, kind: Any, **options: Any) -> Any:
-        made.append((kind, options["max_length"]))
-        return plain(cls, config, kind, **options)
-
-    monkeypatch.setattr(OctavoCache, "of", classmethod(seen))
+def test_it_is_our_cache_that_is_used(folder: Callable[[str], Path], precision: str) -> None:
     with octavo.load(str(folder("qwen3-vl")), kv_precision=precision) as model:
+        assert isinstance(model.engine, Engine)
+        kv = model.engine._compute.kv
+        assert isinstance(kv, SequenceKv)
+        assert kv._kv.sizes.precision == precision
         (done,) = model.generate([_asked("qwen3-vl")])
     assert done.failure is None
-    assert made == [(precision, done.usage.prompt_tokens + 12)]
 
 
 def test_a_request_that_is_too_long_fails_alone(folder: Callable[[str], Path]) -> None:

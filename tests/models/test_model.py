@@ -84,7 +84,8 @@ def test_one_bad_request_takes_no_other_with_it(tiny: Tiny, picture: Any, tmp_pa
             Request.of(Part.audio(tmp_path / "x.wav"), "bad"),
             Request.of(Part.image(picture), "good", max_new_tokens=3),
         ]
-        done = list(model.generate(asked))
+        by_id = {entry.request_id: entry for entry in model.generate(asked)}
+    done = [by_id[request.id] for request in asked]
     assert [entry.finish for entry in done] == ["length", "error", "error", "error", "length"]
     assert "broken.png" in str(done[1].failure)
     assert "none.png" in str(done[2].failure)
