@@ -411,6 +411,12 @@ class Engine:
             alone = Step(step.number)
             alone.add(part)
             outcome = self._compute.run(alone, self._live)
+            while outcome.shortage is not None:
+                attempt = self._ladder.climb(str(outcome.shortage))
+                if attempt is None:
+                    break
+                self._given_up.note(attempt, [part.id])
+                outcome = self._compute.run(alone, self._live)
             live = self._live[part.id]
             if outcome.choices is None:
                 shortage = outcome.shortage

@@ -164,7 +164,7 @@ class Assembly:
             names,
             self._module,
             self._readers,
-            slots=held.slots,
+            slots=len(held.streamed) if held.source == "host" else held.slots,
             ledger=self._ledger,
             device=self._device,
             convert=convert,

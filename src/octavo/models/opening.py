@@ -175,6 +175,7 @@ def _planned(spec: ModelSpec, wishes: Wishes, device: str, *, streamable: bool) 
         reserve=spare(budget),
         device=device.partition(":")[0],
         base=rss if device == "cpu" else None,
+        host_budget=None if device == "cpu" else _free_host(),
         precisions=precisions,
         stream=None if streamable else False,
     )
@@ -193,7 +194,8 @@ def _suit_allocator(plan: Plan) -> None:
     )
     apply(suited.variables)
     if suited.fraction is not None:
-        torch.cuda.set_per_process_memory_fraction(suited.fraction)
+        # The libraries' own share of the device lies outside of what torch allocates.
+        torch.cuda.set_per_process_memory_fraction(max(plan.budget - plan.base, 1) / total)
 
 
 def _free(device: str, rss: int) -> int:
@@ -201,9 +203,13 @@ def _free(device: str, rss: int) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
+    return _free_host() + rss
+
+
+def _free_host() -> int:
     from octavo.hardware import probe
 
-    return probe().memory.available + rss
+    return probe().memory.available
 
 
 def _open_whole(

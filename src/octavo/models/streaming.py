@@ -22,6 +22,7 @@ from torch import nn
 from octavo.hardware.spec import ComponentSpec
 from octavo.memory.buffers import host_buffer, padded
 from octavo.memory.ledger import Ledger
+from octavo.models.streaming_device import DeviceSlots, Sent
 from octavo.models.streaming_layout import DTYPES, Bound, Layer, lay_out, owners_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class _Filling:
     number: int
     slot: int
     reads: list[Future[None]]
+    sent: Sent | None = None
 
 
 class LayerStream:
@@ -49,7 +51,8 @@ class LayerStream:
         names: parameter of the whole model → stored tensor.
         module: the whole model.
         readers: shared with the loader.
-        slots: at least 2: one is read while one is used.
+        slots: at least 2: one is read while one is used. As many as layers: each is read once and
+            stays there.
         ledger: all slots are reserved here, as weights in ``host``.
         convert: a stored tensor in the layout that the module wants.
 
@@ -72,6 +75,7 @@ class LayerStream:
         device: str = "cpu",
         convert: Convert = lambda _name, stored: stored,
     ) -> None:
+        slots = min(slots, len(layers))
         self._folder = folder
         self._readers = readers
         self._device = device
@@ -87,8 +91,14 @@ class LayerStream:
         self._reservation = ledger.reserve(
             "host", "weights", slots * padded(largest), f"{part.name} ring"
         )
-        self._slots = [host_buffer(largest) for _ in range(slots)]
+        self._there: DeviceSlots | None = None
+        if torch.device(device).type == "cuda":
+            self._there = DeviceSlots(torch.device(device), largest, ledger, part.name)
+        pinned = self._there is not None
+        self._slots = [host_buffer(largest, pinned=pinned) for _ in range(slots)]
         self._free = list(range(slots))
+        # Layer → the slot that it stays in.
+        self._kept: dict[int, int] | None = {} if slots >= len(layers) else None
         # (slot, layer) → its parameters: making a dozen anew for each layer of each token takes
         # longer than some layers take to compute.
         self._views: dict[tuple[int, int], list[tuple[Bound, torch.Tensor]]] = {}
@@ -119,6 +129,8 @@ class LayerStream:
             self._views.clear()
             self._free = []
             self._slots = []
+            if self._there is not None:
+                self._there.close()
             self._reservation.release()
 
     def _before(self, number: int) -> Callable[..., None]:
@@ -132,6 +144,11 @@ class LayerStream:
                 self._fill_ahead()
                 for read in filling.reads:
                     read.result()
+                if self._there is not None:
+                    self._send(filling)
+                    # The next one travels while this one computes, if it is there by then.
+                    if self._ahead and all(read.done() for read in self._ahead[0].reads):
+                        self._send(self._ahead[0])
                 self._bind(filling)
 
         return bind
@@ -149,7 +166,7 @@ class LayerStream:
         assert self._in_use is not None
         wait(self._in_use.reads)
         self._unbind(self._in_use)
-        self._free.append(self._in_use.slot)
+        self._give_back(self._in_use)
         self._in_use = None
 
     def _fill_ahead(self) -> None:
@@ -162,7 +179,12 @@ class LayerStream:
             self._fill(self._order[at % len(self._order)])
 
     def _fill(self, number: int) -> None:
-        filling = _Filling(number, self._free.pop(), [])
+        kept = None if self._kept is None else self._kept.get(number)
+        if kept is not None:
+            self._free.remove(kept)
+            self._ahead.append(_Filling(number, kept, []))
+            return
+        filling = _Filling(number, self._spare(), [])
         slot, layer = self._slots[filling.slot], self._layers[number]
         self._ahead.append(filling)
         for run in layer.runs:
@@ -170,12 +192,34 @@ class LayerStream:
             filling.reads.append(self._readers.read(self._folder / run.file, run.low, into))
             self.read_bytes += run.high - run.low
 
+    def _spare(self) -> int:
+        """A free slot in which no layer stays."""
+        taken = set() if self._kept is None else set(self._kept.values())
+        slot = next(slot for slot in self._free if slot not in taken)
+        self._free.remove(slot)
+        return slot
+
     def _drop_ahead(self) -> None:
         while self._ahead:
             filling = self._ahead.popleft()
             # Nothing may write into a slot that is given to another layer.
             wait(filling.reads)
-            self._free.append(filling.slot)
+            self._give_back(filling)
+
+    def _give_back(self, filling: _Filling) -> None:
+        """The slot may be read into again."""
+        if self._there is not None and filling.sent is not None:
+            self._there.left(filling.sent)
+        whole = all(read.done() and read.exception() is None for read in filling.reads)
+        if self._kept is not None and whole:
+            self._kept[filling.number] = filling.slot
+        self._free.append(filling.slot)
+
+    def _send(self, filling: _Filling) -> None:
+        assert self._there is not None
+        if filling.sent is None:
+            nbytes = self._layers[filling.number].nbytes
+            filling.sent = self._there.send(self._slots[filling.slot][:nbytes])
 
     def _bind(self, filling: _Filling) -> None:
         key = filling.slot, filling.number
@@ -195,7 +239,10 @@ class LayerStream:
         """What the layer's attributes become, and whether that is as good for the next layer in
         the same slot: all are views of it."""
         held = self._slots[filling.slot]
-        if self._device != "cpu":
+        if self._there is not None:
+            assert filling.sent is not None
+            held = self._there.arrived(filling.sent)
+        elif self._device != "cpu":
             held = held.to(self._device)
         memory = self._slots[filling.slot].untyped_storage().data_ptr()
         made: list[tuple[Bound, torch.Tensor]] = []
