@@ -64,7 +64,9 @@ class Planning:
 
     def _reach(self, sequence: Sequence) -> int:
         """The end of its tokens in this step by the limits; within a prompt the end of a block."""
-        count = min(sequence.pending, self._limits.prefill_chunk, self._room)
+        # Parts of one length: each is a pass over the weights, however short it is.
+        parts = -(-sequence.pending // self._limits.prefill_chunk)
+        count = min(-(-sequence.pending // parts), self._room)
         end = sequence.computed + count
         if count == sequence.pending:
             return end

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Sequences at a time, and tokens of one sequence in one step where no weights are streamed.
 _RUNNING: Final = 64
-_CHUNK: Final = 512
+_CHUNK: Final = 2048
 #: Of what the plan leaves free, features get this part, and no more than so many bytes.
 _FEATURE_SHARE: Final = 4
 _FEATURES: Final = 512 << 20
