@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("streaming")
     group.add_argument("--streaming-rounds", type=int, default=3)
     group.add_argument("--streaming-prompt", type=int, default=1024, help="words of the prefill")
-    group.add_argument("--streaming-new", type=int, default=6, help="tokens of the decode")
+    group.add_argument("--streaming-new", type=int, default=10, help="tokens of the decode")
     group.add_argument("--streaming-repeats", type=int, default=1, help="decodes of a process")
     group.add_argument("--streaming-share", type=float, action="append", help="of the weights")
 
