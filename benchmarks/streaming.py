@@ -54,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--streaming-share", type=float, action="append", help="of the weights")
 
 
+#: Tokens of the chat's own around the question, and some more.
+_CHAT: Final = 32
+
+
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """What both claims about streaming take; added once where they run together."""
     if "--streaming-shape" in parser._option_string_actions:
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> Mapping[str, object]:
         "repeats": 1 if options.fast else options.streaming_repeats,
     }
     # The chat's own words around the question are tokens too.
-    task["prompt"] = 2 * task["long_words"]
+    task["prompt"] = task["long_words"] + _CHAT
     rows: list[Row] = []
     with checkpoint(options) as folder:
         task |= {"folder": str(folder), "dtype": "float32" if options.fast else "bfloat16"}
