@@ -72,15 +72,16 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Mapping[str, object]:
     rounds = 1 if options.fast else options.streaming_rounds
     shares = options.streaming_share or (SHARES[::2] if options.fast else SHARES)
-    task = {
+    words = 40 if options.fast else options.streaming_prompt
+    task: dict[str, Any] = {
         "measure": "single",
-        "long_words": 40 if options.fast else options.streaming_prompt,
+        "long_words": words,
         "short_words": 16,
         "new": 3 if options.fast else options.streaming_new,
         "repeats": 1 if options.fast else options.streaming_repeats,
     }
     # The chat's own words around the question are tokens too.
-    task["prompt"] = task["long_words"] + _CHAT
+    task["prompt"] = words + _CHAT
     rows: list[Row] = []
     with checkpoint(options) as folder:
         task |= {"folder": str(folder), "dtype": "float32" if options.fast else "bfloat16"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from benchmarks.documents.rules import KINDS, load_rules
-from tools import memory_tables, model_tables, readme_table
+from tools import engine_tables, memory_tables, model_tables, readme_table
 
 import octavo
 from octavo.cli.main import app
@@ -267,6 +267,13 @@ def test_the_tables_of_models_are_up_to_date(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<!-- models" in text
     assert model_tables.updated(text) == text, "run python tools/model_tables.py"
+
+
+@pytest.mark.parametrize("page", engine_tables.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_the_engine_are_up_to_date(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- engine: begin" in text
+    assert engine_tables.updated(text) == text, "run python tools/engine_tables.py"
 
 
 def test_the_table_shows_what_was_measured() -> None:

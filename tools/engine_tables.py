@@ -51,7 +51,11 @@ def _streaming(results: Results) -> Rows:
         for share in (100, 75, 50, 35):
             value = ratios.get(f"{key}_at_{share}")
             if value is not None:
-                yield [f"{size}, memory for {share}% of the weights: {words}", f"{value:.2f}", beside]
+                yield [
+                    f"{size}, memory for {share}% of the weights: {words}",
+                    f"{value:.2f}",
+                    beside,
+                ]
     over = [row["peak_bytes"] / row["budget"] for row in results["rows"] if row["way"] == "octavo"]
     yield [f"{size}: measured peak over the budget, at most", f"{max(over):.2f}", "at most 1"]
 

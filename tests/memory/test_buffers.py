@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octavo.memory import buffers
 from octavo.memory.buffers import (
     HUGE_PAGE,
     MAPPED_FROM,
@@ -193,3 +195,36 @@ def test_a_half_written_buffer_holds_no_more_than_said() -> None:
     front = buffer[: 20 * HUGE_PAGE + 5]
     front.fill_(1)
     assert 20 * HUGE_PAGE <= in_process() - before <= resident(front) + 8 * 1024 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_freed_blocks_are_used_again_until_the_end() -> None:
+    """In a process of its own: it is a setting of the process."""
+    code = """
+import psutil, resource, torch
+from octavo.memory.buffers import return_freed_memory, reusing_freed_memory
+assert return_freed_memory()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def many():
+    before = faults()
+    for _ in range(50):
+        torch.ones(2_000_000)
+    return faults() - before
+many()
+fresh = many()
+with reusing_freed_memory():
+    many()
+    again = many()
+    held = psutil.Process().memory_info().rss
+assert again < fresh / 10, (fresh, again)
+assert psutil.Process().memory_info().rss < held - 7_000_000, held
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "_glibc", lambda: None)
+    assert not buffers.return_freed_memory()
+    with buffers.reusing_freed_memory():
+        assert torch.ones(3).sum() == 3

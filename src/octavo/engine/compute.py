@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from octavo.engine.features import FeatureCache, FeatureKey
 from octavo.engine.recovery import Shortage, guarded
 from octavo.engine.sampling import Choice, choose_all
 from octavo.engine.tower import Tower, TowerBudget, run
+from octavo.memory.buffers import reusing_freed_memory
 from octavo.models.model import failure_of
 from octavo.types import Failure
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from octavo.engine.stats import EngineStats
     from octavo.engine.step import Step
     from octavo.memory.ledger import Reservation
+
+#: Tokens from which on a step's intermediate results are worth keeping from layer to layer.
+_LARGE: Final = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +121,10 @@ class Compute:
         self._runner.close()
 
     def _choices(self, step: Step, live: Mapping[str, Live]) -> list[Choice]:
+        with reusing_freed_memory() if step.tokens >= _LARGE else nullcontext():
+            return self._computed(step, live)
+
+    def _computed(self, step: Step, live: Mapping[str, Live]) -> list[Choice]:
         if not step.slices:
             self.kv.begin(step)
             self.kv.commit()

@@ -10,12 +10,18 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
 
 import torch
 
 PAGE = 4096
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+#: The most that glibc takes for the second, and what the first is by default.
+_LARGEST_THRESHOLD, _USUAL_TRIM = 32 << 20, 128 << 10
+_NEVER = 1 << 30
 #: Transparent huge pages: from here on the kernel is asked for them. A first touch of memory is
 #: then three times as fast, which is what reading into new buffers is bound by.
 HUGE_PAGE = 2 * 1024 * 1024
@@ -30,13 +36,38 @@ def return_freed_memory() -> bool:
     keeps freed tensors below it: the process holds half as much again as lives in it. A fixed
     threshold of ``MAPPED_FROM`` ends that, for the whole process (mallopt(3)).
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    library = _glibc()
+    return library is not None and bool(library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM))
+
+
+@contextmanager
+def reusing_freed_memory() -> Iterator[None]:
+    """Within it freed blocks are used again, as glibc would have it; at its end they go back.
+
+    A computation of many layers asks for the same blocks over and over, and a new mapping's pages
+    cost more than what many a layer does with them. It is a setting of the process.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
-        return False  # another C library, which has habits of its own
-    return bool(mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM))
+        yield
+    finally:
+        library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM)
+        library.mallopt(_M_TRIM_THRESHOLD, _USUAL_TRIM)
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """None where another C library is used, which has habits of its own."""
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def padded(nbytes: int) -> int:
