@@ -85,6 +85,7 @@ class Driver:
                 wanted = expected(
                     part.sequence.tokens[: part.end], part.start, layer, self.shape.window(layer)
                 )
+                assert mine.isfinite().all()
                 self.worst = max(self.worst, float((mine - wanted).abs().max()))
                 row += part.count
 
