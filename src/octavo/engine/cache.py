@@ -15,6 +15,7 @@ Shapes: ``b`` rows of a batch, ``h`` heads of keys, ``g`` query heads to each, `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -238,16 +239,16 @@ class OctavoLayer(CacheLayerMixin):
         self.cache.reset()
 
 
-class Handle:
+class Handle(ABC):
     """What stands for keys and values in the cache until attention has run."""
 
     __slots__ = ()
 
+    @abstractmethod
     def attend(
         self, query_bhtd: torch.Tensor, padding: Padding | None, scale: float
     ) -> torch.Tensor:
         """The answer, ``[b, t, heads, d]``; afterwards the tokens are in the cache."""
-        raise NotImplementedError
 
 
 class NewTokens(Handle):
