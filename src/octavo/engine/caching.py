@@ -78,4 +78,4 @@ def _computes_in(model: Model) -> tuple[torch.dtype, str]:
     }
     plan = model.plan
     assert plan is not None, "only families that are loaded by component have a paged cache"
-    return types[plan.component("language").compute], plan.device
+    return types[plan.component("language").compute], model.device

@@ -25,6 +25,7 @@ from octavo.engine.serving_kv import KvWishes, keep_kv
 from octavo.engine.tower import TowerBudget, budget_for, tower_of
 from octavo.engine.tower_families import TOWERS
 from octavo.engine.watch import MemoryWatch
+from octavo.hardware.plan_costs import step_tokens
 from octavo.hardware.spec import Precision
 from octavo.memory.manager import MemoryManager
 
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from octavo.memory.ledger import Place
     from octavo.models.model import Model
 
-#: Sequences at a time, and tokens of one sequence in one step where no weights are streamed.
+#: Sequences at a time.
 _RUNNING: Final = 64
-_CHUNK: Final = 2048
 #: Of what the plan leaves free, features get this part, and no more than so many bytes.
 _FEATURE_SHARE: Final = 4
 _FEATURES: Final = 512 << 20
@@ -106,16 +106,16 @@ def use_engine(
     place: Place = "host" if plan.device == "cpu" else "device"
     room = room_in(plan)
     limits = limits_for(plan)
-    kept = keep_kv(ledger, plan, shape, wishes, room.kv, place, limits)
+    kept = keep_kv(ledger, plan, shape, wishes, room.kv, model.device, limits)
     kv = kept.kv
     held = ledger.reserve(place, "features", room.features, "feature cache")
     tower = tower_of(model.family) if model.family.name in TOWERS else None
     features = None
     if tower is not None:
         features = FeatureCache(
-            MemoryManager(device=room.features, host=0, level="minimal", on=plan.device)
+            MemoryManager(device=room.features, host=0, level="minimal", on=model.device)
         )
-    decoder = DECODERS[model.family.name](module, plan.device)
+    decoder = DECODERS[model.family.name](module, model.device)
     module.set_attn_implementation(ATTENTION)
     scheduler = Scheduler(
         Blocks(kv.total_blocks, kv.block_tokens),
@@ -153,9 +153,10 @@ def use_engine(
 def limits_for(plan: Plan) -> Limits:
     """How large a step may be: no larger than the prompts that were planned for. Where weights are
     streamed all of them go in one piece, because each piece reads the weights."""
-    planned = plan.prefill_chunk or plan.prompt_tokens
-    chunk = max(planned if plan.streams else min(planned, _CHUNK), BLOCK_TOKENS)
-    most = chunk * plan.batch if plan.streams else chunk
+    piece, most = step_tokens(
+        plan.prompt_tokens, plan.prefill_chunk, plan.batch, streams=plan.streams
+    )
+    chunk, most = max(piece, BLOCK_TOKENS), max(most, BLOCK_TOKENS)
     running = min(max(_RUNNING, plan.batch), most)
     return Limits(max_tokens_per_step=most, max_running=running, prefill_chunk=chunk)
 

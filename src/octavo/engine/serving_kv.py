@@ -80,23 +80,24 @@ def keep_kv(
     shape: KvShape,
     wishes: KvWishes,
     room: int,
-    place: Place,
+    device: str,
     limits: Limits,
 ) -> KeptKv:
     """
     Args:
-        room: bytes.
+        room: bytes of the device's memory.
         limits: of steps; fewer sequences at a time are taken where their newest tokens, which
             stay exact, would not fit.
 
     Raises:
         BudgetExceeded: the ledger has no room, or ``room`` holds too little.
     """
+    place: Place = "host" if plan.device == "cpu" else "device"
     tokens = max(plan.kv_tokens * plan.batch, TOKENS, wishes.max_length or 0)
     if wishes.precision == "exact" and wishes.disk is None:
         fewest = -(-plan.kv_tokens // BLOCK_TOKENS) * plan.batch
         most = min(room // block_bytes(shape), -(-tokens // BLOCK_TOKENS))
-        slab = SlabKv(ledger, shape, blocks=max(most, fewest), device=plan.device, place=place)
+        slab = SlabKv(ledger, shape, blocks=max(most, fewest), device=device, place=place)
         return KeptKv(slab, limits)
     sizes = KvSizes(shape, wishes.precision)  # type: ignore[arg-type]
     if wishes.disk is None:
@@ -108,19 +109,19 @@ def keep_kv(
                 budget=min(room, 2 * sizes.nbytes_for(tokens, fewer.max_running)),
                 sequences=fewer.max_running,
                 step_tokens=fewer.max_tokens_per_step,
-                device=plan.device,
+                device=device,
                 place=place,
             ),
         )
-    return _with_disk(ledger, plan, sizes, wishes.disk, room, place, limits)
+    return _with_disk(ledger, sizes, wishes.disk, room, device, place, limits)
 
 
 def _with_disk(
     ledger: Ledger,
-    plan: Plan,
     sizes: KvSizes,
     disk: tuple[str | Path, int | str],
     room: int,
+    device: str,
     place: Place,
     limits: Limits,
 ) -> KeptKv:
@@ -141,7 +142,7 @@ def _with_disk(
                 store=store,
                 lower_bytes=nbytes // 2,
                 parked_bytes=nbytes // 2,
-                device=plan.device,
+                device=device,
                 place=place,
             ).closing(store.close, held.release),
         )

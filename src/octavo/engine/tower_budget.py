@@ -8,21 +8,14 @@ from functools import partial
 from typing import Final
 
 from octavo.errors import BudgetExceeded, ConfigError
-from octavo.hardware.plan_towers import vision_working
-from octavo.hardware.plan_working import Working, highest
+from octavo.hardware.plan_towers import CHUNKED, FIRST_CHUNK, chunked_working, vision_working
+from octavo.hardware.plan_working import Working
 from octavo.hardware.spec import ModelSpec
 
 #: As good as none.
 _ALL: Final = 1 << 62
-#: Families whose towers can take a pass in chunks.
-CHUNKED: Final = frozenset({"qwen3-vl", "qwen2.5-vl", "dots.ocr"})
-#: Chunks by device, largest first. On a CPU more than the first is no faster (measured), only
-#: higher; a GPU wants more rows for each kernel.
-_CHUNKS: Final = {"cpu": (512, 256, 128, 64)}
-_CHUNKS_ELSEWHERE: Final = (4096, 2048, 1024, 512, 256, 128, 64)
-_FLOAT32: Final = 4
-#: Patches that make one token of the decoder.
-_CELL: Final = 4
+#: The smallest chunk that is tried.
+_LEAST_CHUNK: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +81,11 @@ def budget_for(
     """
     if spec.vision is None or spec.family not in CHUNKED:
         return TowerBudget.within(free_bytes, spec, itemsize)
-    for chunk in _CHUNKS.get(device, _CHUNKS_ELSEWHERE):
+    chunk = FIRST_CHUNK["cpu" if device == "cpu" else "cuda"]
+    most = _most(partial(_chunked, spec, itemsize, chunk), free_bytes)
+    while most < max(patches, chunk) and chunk > _LEAST_CHUNK:
+        chunk //= 2
         most = _most(partial(_chunked, spec, itemsize, chunk), free_bytes)
-        if most >= max(patches, chunk):
-            return TowerBudget(most, chunk)
     if most < max(patches, 1):
         raise BudgetExceeded(
             f"a vision tower cannot take {max(patches, 1)} patches in {free_bytes} bytes",
@@ -99,33 +93,6 @@ def budget_for(
             next_step="give the model more memory, or smaller pictures",
         )
     return TowerBudget(most, chunk)
-
-
-def chunked_working(spec: ModelSpec, patches: int, chunk: int, itemsize: int) -> Working:
-    """Intermediate results while ``patches`` go through a tower in chunks, features included;
-    pixels as they were prepared are not, nor what libraries take once they compute.
-
-    Hidden states, queries, keys and values of one layer and what turns them stand for all
-    patches; the rest for a chunk.
-    """
-    shape = spec.vision
-    assert shape is not None
-    wide = patches * shape.hidden * itemsize
-    turns = 2 * patches * (shape.hidden // shape.heads) * _FLOAT32
-    features = (1 + shape.deepstack) * (patches // _CELL) * shape.out_hidden * itemsize
-    rows = min(chunk, patches)
-    standing = 4 * wide + turns + features
-    # The kernels order keys and values of all patches anew for each chunk of queries.
-    ordered = 2 * wide
-    ffn = (3 if shape.gated else 2) * shape.ffn * itemsize
-    found = highest(
-        Working("MLP", standing + rows * (2 * shape.hidden * itemsize + ffn)),
-        Working("attention", standing + ordered + 2 * rows * shape.hidden * itemsize),
-        Working("rotary positions", standing + rows * shape.hidden * (4 * itemsize + 6 * _FLOAT32)),
-        # Features of all taps are put together in the end.
-        Working("features", wide + turns + 2 * features + rows * 6 * shape.hidden * itemsize),
-    )
-    return Working(f"{found.name}, {patches} patches in chunks of {rows}", found.nbytes)
 
 
 def _chunked(spec: ModelSpec, itemsize: int, chunk: int, patches: int) -> Working:

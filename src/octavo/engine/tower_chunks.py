@@ -119,6 +119,21 @@ def _together(run: Run, chunk: int) -> Iterator[tuple[int, int]]:
         yield run.start + done * run.length, min(most, run.count - done)
 
 
+def in_chunks(module: nn.Module, rows_px: torch.Tensor, chunk: int) -> torch.Tensor:
+    """What a module makes of rows, of a chunk at a time, in one call: its weights come once."""
+    plain = module.forward
+
+    def each(whole_px: torch.Tensor) -> torch.Tensor:
+        return torch.cat([plain(part_cx) for part_cx in whole_px.split(chunk)])
+
+    module.forward = each
+    try:
+        made: torch.Tensor = module(rows_px)
+    finally:
+        del module.forward
+    return made
+
+
 def runs_of(lengths: Sequence[int]) -> list[Run]:
     """Segments that follow each other, those of equal length as one run."""
     found: list[Run] = []

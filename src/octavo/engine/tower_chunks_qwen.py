@@ -22,7 +22,16 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from octavo.engine.tower_chunks import Bring, Run, Turns, Walk, runs_of, slices, whole_cells
+from octavo.engine.tower_chunks import (
+    Bring,
+    Run,
+    Turns,
+    Walk,
+    in_chunks,
+    runs_of,
+    slices,
+    whole_cells,
+)
 
 
 @torch.inference_mode()
@@ -122,7 +131,7 @@ class _Order:
 
     def merged(self, merger: nn.Module, hidden_pd: torch.Tensor, chunk: int) -> torch.Tensor:
         """Tokens of all media as they were given: (t, w)."""
-        made_tw = torch.cat([merger(part) for part in hidden_pd.split(chunk)])
+        made_tw = in_chunks(merger, hidden_pd, chunk)
         if self.cells_t is None:
             return made_tw
         return torch.empty_like(made_tw).index_copy_(0, self.cells_t, made_tw)

@@ -14,11 +14,22 @@ from typing import Final
 from octavo.errors import ConfigError
 from octavo.hardware.plan_advice import refusal
 from octavo.hardware.plan_search import Ask, Wanted, best, spread
-from octavo.hardware.plan_types import TOWERS, Line, Phase, Plan, Residency
+from octavo.hardware.plan_types import DECODER, TOWERS, Line, Phase, Plan, Residency
 from octavo.hardware.plan_workload import Workload
 from octavo.hardware.spec import ModelSpec
 
-__all__ = ["Line", "Phase", "Plan", "Residency", "Wanted", "Workload", "plan", "spare", "spread"]
+__all__ = [
+    "DECODER",
+    "Line",
+    "Phase",
+    "Plan",
+    "Residency",
+    "Wanted",
+    "Workload",
+    "plan",
+    "spare",
+    "spread",
+]
 
 #: Bytes that Python with torch and transformers holds before a model is loaded
 #: on a CPU: measured with torch 2.13 and transformers 5.23 on Linux, x86-64.
@@ -45,7 +56,7 @@ def plan(
     prefill_chunk: int | None = None,
     vision_batch: int | None = None,
     stream: bool | None = None,
-    ring_slots: int = 3,
+    ring_slots: int = 2,
 ) -> Plan:
     """The first plan that holds.
 

@@ -11,10 +11,18 @@ number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from octavo.hardware.plan_towers import audio_bytes, kept_bytes, vision_working
+from octavo.hardware.plan_towers import (
+    APART,
+    CHUNKED,
+    FIRST_CHUNK,
+    audio_bytes,
+    chunked_working,
+    kept_bytes,
+    vision_working,
+)
 from octavo.hardware.plan_working import Working, highest
 from octavo.hardware.plan_workload import Pictures, Workload, pictures_of, sound_tokens
 from octavo.hardware.spec import FLOAT_BYTES, ComponentSpec, ModelSpec, Precision, TextShape
@@ -29,6 +37,16 @@ CUDA_WORKSPACE: Final = 32 * 1024 * 1024
 CPU_WORKSPACE: Final = 40_000_000
 #: Pictures or texts of one pass where vectors are made and nothing is written.
 EMBEDDING_BATCH: Final = 32
+#: Families whose requests the engine answers together. Where weights stay it takes so many tokens
+#: of prompts in one step; where they are streamed a prompt goes in one piece, since each piece
+#: reads the weights.
+TOGETHER: Final = APART | {"text"}
+STEP_TOKENS: Final = 2048
+#: In main memory freed blocks are used again within such a step and fit each other badly: what
+#: the heap holds over what lives in it (measured).
+_HEAP: Final = 1.5
+#: Keys and values of older tokens that such a step gathers at once.
+_TILE: Final = 16 << 20
 TOWERS: Final = ("vision", "audio")
 
 
@@ -76,6 +94,7 @@ def costs(
     device: str = "cpu",
     chunk: int | None = None,
     vision_batch: int | None = None,
+    streams: bool = False,
 ) -> Costs:
     """What ``workload`` takes.
 
@@ -84,6 +103,7 @@ def costs(
         device: oneDNN on a CPU brings 16-bit weights into its own order for each product.
         chunk: tokens of one prefill pass; None is the whole prompt.
         vision_batch: pictures of one pass of the tower; None is all.
+        streams: whether layers are read while it runs.
     """
     seen = pictures_of(spec, workload)
     heard = sound_tokens(spec, workload)
@@ -108,9 +128,11 @@ def costs(
         kv=batch * shape.kv_bytes(total, e) if writes and shape else 0,
         features=batch * kept_bytes(spec, seen, heard, e_tower) if writes else 0,
         inputs=batch * _input_bytes(spec, seen, workload, e_tower),
-        vision=_vision(spec, seen, e_tower, batch, vision_batch, reordered),
+        vision=_vision(spec, seen, e_tower, batch, vision_batch, reordered, device),
         audio=_audio(spec, workload, e_tower),
-        prefill=_prefill(spec, prompt, chunk, e, batch, reordered),
+        prefill=_step(spec, prompt, chunk, e, batch, reordered, device, streams=streams)
+        if spec.family in TOGETHER
+        else _prefill(spec, prompt, chunk, e, batch, reordered),
         decode=decode_working(shape, total, e, batch) if writes and shape else None,
         workspace=CPU_WORKSPACE if device == "cpu" else CUDA_WORKSPACE,
     )
@@ -178,6 +200,43 @@ def _prefill(
     return highest(layer, Working("output head", logits))
 
 
+def step_tokens(prompt: int, chunk: int | None, batch: int, *, streams: bool) -> tuple[int, int]:
+    """Tokens that the engine takes of one prompt, and of all, in one step."""
+    piece = min(prompt, chunk or prompt)
+    if streams:
+        return piece, piece * batch
+    piece = min(piece, STEP_TOKENS)
+    return piece, max(min(piece * batch, STEP_TOKENS), piece)
+
+
+def _step(
+    spec: ModelSpec,
+    prompt: int,
+    chunk: int | None,
+    e: int,
+    batch: int,
+    reordered: Mapping[str, int],
+    device: str,
+    *,
+    streams: bool,
+) -> Working:
+    """As the engine computes a prompt: many tokens of several prompts in a row."""
+    shape = spec.text
+    assert shape is not None
+    piece, t = step_tokens(prompt, chunk, batch, streams=streams)
+    deepstack = spec.vision is not None and spec.vision.deepstack > 0
+    layer = prefill_working(
+        shape, t, t, e, reordered=reordered.get("language", 0), deepstack=deepstack
+    )
+    # Attention over older tokens goes tile by tile, and is summed in float32.
+    inner = t * shape.heads * shape.head_dim
+    older = _TILE + inner * (2 * e + 3 * FLOAT32) + (3 if deepstack else 2) * t * shape.hidden * e
+    found = highest(layer, Working("older tokens", older if prompt > piece else 0))
+    logits = Working("output head", (t * shape.hidden + shape.vocabulary) * e)
+    found = highest(Working(f"{found.name}, {t} tokens", found.nbytes), logits)
+    return replace(found, nbytes=int(_HEAP * found.nbytes)) if device == "cpu" else found
+
+
 def _vision(
     spec: ModelSpec,
     seen: Pictures,
@@ -185,13 +244,19 @@ def _vision(
     batch: int,
     vision_batch: int | None,
     reordered: Mapping[str, int],
+    device: str,
 ) -> Working | None:
     if spec.vision is None or not seen.count:
         return None
+    matrices = (reordered.get("vision", 0), reordered.get("projector", 0))
+    if spec.family in CHUNKED:
+        chunk = FIRST_CHUNK["cpu" if device == "cpu" else "cuda"]
+        return chunked_working(spec, seen.largest, chunk, e, *matrices)
+    if spec.family in APART:
+        return vision_working(spec, seen.largest, e, *matrices)
     count = seen.count * batch
     most = vision_batch or (count if generates(spec) else EMBEDDING_BATCH)
     patches = -(-seen.patches * batch * min(most, count) // count)
-    matrices = (reordered.get("vision", 0), reordered.get("projector", 0))
     return vision_working(spec, patches, e, *matrices)
 
 
@@ -201,8 +266,11 @@ def _audio(spec: ModelSpec, workload: Workload, e: int) -> Working | None:
 
 
 def _input_bytes(spec: ModelSpec, seen: Pictures, workload: Workload, e: int) -> int:
-    """Pixel values as prepared in float32, and cast to ``e``."""
-    pixels = 3 * seen.pixels * (FLOAT32 + (e if e != FLOAT32 else 0))
+    """Pixel values as prepared in float32, and those that a pass casts to ``e``."""
+    cast = 0 if spec.family in CHUNKED else seen.pixels
+    if spec.family in APART and seen.patches:
+        cast = cast * seen.largest // seen.patches
+    pixels = 3 * (seen.pixels * FLOAT32 + (cast * e if e != FLOAT32 else 0))
     sound = int(workload.audio_s * spec.audio.rate * FLOAT32) if spec.audio else 0
     return pixels + sound
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from octavo.hardware.plan_costs import Costs, Working
-from octavo.hardware.plan_types import Line, Phase, Residency
+from octavo.hardware.plan_types import Line, Phase, Residency, ring_bytes
+
+#: Whose the slots of streamed layers are.
+RING = "ring"
 
 
-def phases(held: Sequence[Residency], needed: Costs, base: int, staging: int) -> tuple[Phase, ...]:
+def phases(
+    held: Sequence[Residency], needed: Costs, base: int, staging: int, device: str
+) -> tuple[Phase, ...]:
     """In order of time; those without work are left out."""
+    ring = ring_bytes(held, device)
 
     def phase(name: str, parts: Iterable[Residency], *lines: Line) -> Phase:
         return Phase(
             name,
             (
                 Line("process", base),
-                *(line for part in parts for line in _weights(part)),
+                *(_weights(part) for part in parts),
+                *((Line("ring", ring, RING),) if ring else ()),
                 *(line for line in lines if line.nbytes),
             ),
         )
@@ -42,7 +49,5 @@ def _line(working: Working) -> Line:
     return Line(f"activations ({working.name})", working.nbytes)
 
 
-def _weights(part: Residency) -> Iterable[Line]:
-    yield Line(f"{part.component} weights ({part.precision})", part.held_bytes, part.component)
-    if part.ring_bytes:
-        yield Line(f"{part.component} ring, {part.slots} slots", part.ring_bytes, part.component)
+def _weights(part: Residency) -> Line:
+    return Line(f"{part.component} weights ({part.precision})", part.held_bytes, part.component)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from octavo.hardware.plan_costs import Costs, compute_type, costs
 from octavo.hardware.plan_phases import phases
-from octavo.hardware.plan_types import TOWERS, Plan, Residency
+from octavo.hardware.plan_types import DECODER, TOWERS, Plan, Residency
 from octavo.hardware.plan_workload import Workload
 from octavo.hardware.spec import ComponentSpec, ModelSpec, Precision
 
@@ -46,15 +46,7 @@ def best(ask: Ask) -> Plan:
     """The first plan that fits, or else the one with the lowest peak."""
     tried: list[Plan] = []
     for precisions in _settled(ask):
-        needed = costs(
-            ask.spec,
-            ask.workload,
-            precisions=precisions,
-            device=ask.device,
-            chunk=ask.prefill_chunk,
-            vision_batch=ask.vision_batch,
-        )
-        for held in _residencies(ask, precisions, needed):
+        for held, needed in _residencies(ask, precisions):
             made = _assemble(ask, held, needed)
             if made.fits:
                 return made
@@ -84,14 +76,27 @@ def _settled(ask: Ask) -> Iterator[dict[str, Precision]]:
 
 
 def _residencies(
-    ask: Ask, precisions: Mapping[str, Precision], needed: Costs
-) -> Iterator[list[Residency]]:
-    """Ways to hold the components, the preferred first."""
+    ask: Ask, precisions: Mapping[str, Precision]
+) -> Iterator[tuple[list[Residency], Costs]]:
+    """Ways to hold the components, the preferred first, and what a request then takes."""
+
+    def needed(*, streams: bool) -> Costs:
+        return costs(
+            ask.spec,
+            ask.workload,
+            precisions=precisions,
+            device=ask.device,
+            chunk=ask.prefill_chunk,
+            vision_batch=ask.vision_batch,
+            streams=streams,
+        )
+
     whole = [_whole(part, precisions[part.name]) for part in ask.spec.components]
     if ask.stream is not True:
-        yield whole
+        yield whole, needed(streams=False)
     if ask.stream is not False:
-        yield _streamed(ask, whole, needed)
+        then = needed(streams=True)
+        yield _streamed(ask, whole, then), then
 
 
 def _whole(part: ComponentSpec, precision: Precision) -> Residency:
@@ -102,12 +107,12 @@ def _whole(part: ComponentSpec, precision: Precision) -> Residency:
 
 
 def _streamed(ask: Ask, held: list[Residency], needed: Costs) -> list[Residency]:
-    """As many layers resident as fit. Towers give way first: they are used once a picture, a
-    decoder once a token."""
+    """As many layers resident as fit. What sees and hears gives way first: it is used once a
+    picture, a decoder once a token."""
     chosen = list(held)
 
     def turn(number: int) -> tuple[bool, int]:
-        return held[number].component not in TOWERS, -held[number].total_bytes
+        return held[number].component == DECODER, -held[number].total_bytes
 
     for number in sorted(range(len(held)), key=turn):
         part = ask.spec.components[number]
@@ -188,7 +193,7 @@ def _assemble(ask: Ask, held: list[Residency], needed: Costs) -> Plan:
         prefill_chunk=ask.prefill_chunk,
         vision_batch=ask.vision_batch,
         batch=ask.workload.batch,
-        phases=phases(held, needed, ask.base, _staging(ask, held)),
+        phases=phases(held, needed, ask.base, _staging(ask, held), ask.device),
         notes=_notes(ask, held, needed),
     )
 

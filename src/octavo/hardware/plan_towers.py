@@ -14,6 +14,15 @@ from octavo.hardware.plan_workload import Pictures
 from octavo.hardware.spec import AudioShape, ModelSpec
 
 FLOAT32: Final = 4
+#: Patches that make one token of the decoder, where the tower does not say.
+_CELL: Final = 4
+#: Families whose media the engine sends through the tower one at a time, and keeps the features
+#: of; and those of them whose towers it runs in chunks of patches.
+APART: Final = frozenset({"qwen3-vl", "qwen2.5-vl", "dots.ocr", "llava", "llava-next"})
+CHUNKED: Final = frozenset({"qwen3-vl", "qwen2.5-vl", "dots.ocr"})
+#: The chunk that is tried first. On a CPU more is no faster (measured), only higher; a GPU wants
+#: more rows for each kernel.
+FIRST_CHUNK: Final[Mapping[str, int]] = {"cpu": 512, "cuda": 4096}
 #: An audio tower looks at this many frames for each token that it hands on.
 _FRAMES_A_TOKEN: Final = 4
 
@@ -85,13 +94,49 @@ def vision_working(
     return Working(f"{found.name}, {patches} patches", found.nbytes)
 
 
+def chunked_working(
+    spec: ModelSpec, patches: int, chunk: int, itemsize: int, matrix: int = 0, merger: int = 0
+) -> Working:
+    """Intermediate results while ``patches`` go through a tower in chunks, features included;
+    pixels as they were prepared are not, nor what libraries take once they compute.
+
+    Hidden states, queries, keys and values of one layer and what turns them stand for all
+    patches; the rest for a chunk.
+
+    Args:
+        matrix, merger: as in :func:`vision_working`.
+    """
+    shape = spec.vision
+    assert shape is not None
+    wide = patches * shape.hidden * itemsize
+    turns = 2 * patches * (shape.hidden // shape.heads) * FLOAT32
+    features = (1 + shape.deepstack) * (patches // _CELL) * shape.out_hidden * itemsize
+    rows = min(chunk, patches)
+    standing = 4 * wide + turns + features
+    # The kernels order keys and values of all patches anew for each chunk of queries.
+    ordered = 2 * wide
+    ffn = (3 if shape.gated else 2) * shape.ffn * itemsize
+    found = highest(
+        Working("MLP", standing + rows * (2 * shape.hidden * itemsize + ffn)),
+        Working("MLP", standing + rows * (2 * shape.hidden + shape.ffn) * itemsize + matrix),
+        Working("attention", standing + ordered + 2 * rows * shape.hidden * itemsize + matrix // 4),
+        Working("rotary positions", standing + rows * shape.hidden * (4 * itemsize + 6 * FLOAT32)),
+        # Features of all taps are put together in the end.
+        Working(
+            "features", wide + turns + 2 * features + rows * 6 * shape.hidden * itemsize + merger
+        ),
+    )
+    return Working(f"{found.name}, {patches} patches in chunks of {rows}", found.nbytes)
+
+
 def kept_bytes(spec: ModelSpec, seen: Pictures, heard: int, e: int) -> int:
     """What of a request's media stays until the decoder is through the prompt."""
     habits, shape = _habits(spec), spec.vision
     nbytes = 0
     if shape is not None and seen.count:
-        copies = habits.features + shape.deepstack
-        nbytes += habits.outputs * seen.patches * shape.hidden * e
+        apart = spec.family in APART
+        copies = (1 if apart else habits.features) + shape.deepstack
+        nbytes += 0 if apart else habits.outputs * seen.patches * shape.hidden * e
         nbytes += copies * seen.tokens * shape.out_hidden * e
     if spec.audio is not None:
         nbytes += heard * spec.audio.out_hidden * e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -10,6 +11,8 @@ from octavo.hardware.spec import Precision
 
 #: Components that a request without media does not need.
 TOWERS: Final = ("vision", "audio")
+#: What writes, token by token.
+DECODER: Final = "language"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,16 @@ class Residency:
 
     @property
     def nbytes(self) -> int:
-        """What it takes while it is there."""
+        """What it takes while it is there, its share of a ring included."""
         return self.held_bytes + self.ring_bytes
+
+
+def ring_bytes(held: Sequence[Residency], device: str) -> int:
+    """Of all slots. In main memory those of the decoder lie over those of all else, which never
+    runs beside it; on a device each component has its own."""
+    decoder = sum(part.ring_bytes for part in held if part.component == DECODER)
+    others = sum(part.ring_bytes for part in held if part.component != DECODER)
+    return max(decoder, others) if device == "cpu" else decoder + others
 
 
 @dataclass(frozen=True, slots=True)

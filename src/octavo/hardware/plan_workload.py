@@ -107,6 +107,7 @@ class Pictures:
         count: of pictures, frames of films included.
         sequences: of crops and tiles; the tower attends within each.
         patches: of all of them.
+        largest: patches of one picture or one film.
         longest: patches of one sequence.
         tokens: for the decoder.
         features: rows of features that the tower hands on, ``tokens`` at most.
@@ -116,6 +117,7 @@ class Pictures:
     count: int = 0
     sequences: int = 0
     patches: int = 0
+    largest: int = 0
     longest: int = 0
     tokens: int = 0
     pixels: int = 0
@@ -146,6 +148,7 @@ def pictures_of(spec: ModelSpec, workload: Workload) -> Pictures:
         count=wanted,
         sequences=count * one.sequences,
         patches=count * one.patches,
+        largest=max(films, 1) * one.patches,
         longest=-(-one.patches // one.sequences),
         tokens=count * one.tokens,
         pixels=count * one.patches * spec.vision.frame_patches * spec.vision.patch**2,

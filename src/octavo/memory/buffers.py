@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 PAGE = 4096
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 #: The most that glibc takes for the second, and what the first is by default.
 _LARGEST_THRESHOLD, _USUAL_TRIM = 32 << 20, 128 << 10
 _NEVER = 1 << 30
@@ -34,10 +34,14 @@ def return_freed_memory() -> bool:
 
     glibc raises its threshold for that whenever such a block is freed, up to 32 MiB, and then
     keeps freed tensors below it: the process holds half as much again as lives in it. A fixed
-    threshold of ``MAPPED_FROM`` ends that, for the whole process (mallopt(3)).
+    threshold of ``MAPPED_FROM`` ends that, for the whole process (mallopt(3)). Threads that
+    begin later share an arena: each of their own would keep pieces of 64 MiB half empty.
     """
     library = _glibc()
-    return library is not None and bool(library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM))
+    if library is None:
+        return False
+    library.mallopt(_M_ARENA_MAX, 1)
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octavo.hardware.plan import Plan, Residency
+from octavo.hardware.plan import DECODER, Plan, Residency
 from octavo.hardware.spec import ComponentSpec, ModelSpec
 from octavo.memory.ledger import Ledger, Place
 from octavo.models.background import Background
@@ -51,6 +51,7 @@ class Assembly:
         on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> None:
         from octavo.models.loading import Loader, ReaderPool
+        from octavo.models.streaming_ring import Ring
 
         self._family = family
         self._spec = spec
@@ -65,6 +66,7 @@ class Assembly:
         self._sources = family.sources(checkpoint, module)
         self._parts: dict[str, Component] = {}
         self._streams: list[LayerStream] = []
+        self._ring = Ring(self._ledger, "ring") if device == "cpu" else None
         self._folder = checkpoint.folder or Path()
         self._readers = ReaderPool()
         self._loader = Loader(
@@ -80,6 +82,8 @@ class Assembly:
                 processor = self._family.processor(self._checkpoint)
             for part in self._spec.components:
                 self._parts[part.name] = self._component(part.name)
+            if self._ring is not None and self._streams:
+                self._ring.open()
             self._place_buffers()
             for name in sorted(self._parts, key=_place_in_order):
                 if name not in self._lazy:
@@ -94,6 +98,7 @@ class Assembly:
                 plan=self._plan,
                 ledger=self._ledger,
                 streams=self._streams,
+                device=self._device,
                 close=self._close,
             )
             if wait:
@@ -168,6 +173,8 @@ class Assembly:
             ledger=self._ledger,
             device=self._device,
             convert=convert,
+            ring=self._ring,
+            group=None if part.name == DECODER else "media",
         )
 
     def _start_gguf(self, checkpoint: GgufCheckpoint, part: ComponentSpec, held: Residency) -> Work:

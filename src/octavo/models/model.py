@@ -67,6 +67,7 @@ class Model:
         plan: what was planned for it; ``plan.explain()`` says it line by line.
         ledger: who holds which bytes of its budget; None where a library loads itself.
         streams: of layers that are read while they are used.
+        device: that its weights are brought to.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Model:
         plan: Plan | None = None,
         ledger: Ledger | None = None,
         streams: Sequence[LayerStream] = (),
+        device: str = "cpu",
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec = spec
@@ -92,6 +94,7 @@ class Model:
         self.media = media
         self.ledger = ledger
         self.streams = streams
+        self.device = device
         self._close = close
         self._closed = False
         #: Makes what keeps the keys and values of so many tokens; None leaves it to transformers.

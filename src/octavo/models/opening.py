@@ -73,7 +73,7 @@ def open_model(name: str, wishes: Wishes, media: MediaReader) -> Model:
     streamable = not isinstance(checkpoint, GgufCheckpoint)
     plan = _planned(spec, wishes, device, streamable=streamable)
     if device.startswith("cuda"):
-        _suit_allocator(plan)
+        _suit_allocator(plan, device)
     assembly = Assembly(
         checkpoint,
         family,
@@ -181,11 +181,11 @@ def _planned(spec: ModelSpec, wishes: Wishes, device: str, *, streamable: bool) 
     )
 
 
-def _suit_allocator(plan: Plan) -> None:
+def _suit_allocator(plan: Plan, device: str) -> None:
     """Has torch's allocator keep to the plan's budget; too late once the device was used."""
     import torch
 
-    total = int(torch.cuda.mem_get_info()[1])
+    total = int(torch.cuda.mem_get_info(device)[1])
     suited = allocator(
         device_bytes=total,
         budget_bytes=plan.budget,
@@ -195,14 +195,15 @@ def _suit_allocator(plan: Plan) -> None:
     apply(suited.variables)
     if suited.fraction is not None:
         # The libraries' own share of the device lies outside of what torch allocates.
-        torch.cuda.set_per_process_memory_fraction(max(plan.budget - plan.base, 1) / total)
+        share = max(plan.budget - plan.base, 1) / total
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(device).index)
 
 
 def _free(device: str, rss: int) -> int:
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info()[0])
+        return int(torch.cuda.mem_get_info(device)[0])
     return _free_host() + rss
 
 

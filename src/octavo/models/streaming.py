@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from octavo.hardware.spec import ComponentSpec
-from octavo.memory.buffers import host_buffer, padded
 from octavo.memory.ledger import Ledger
 from octavo.models.streaming_device import DeviceSlots, Sent
 from octavo.models.streaming_layout import DTYPES, Bound, Layer, lay_out, owners_of
+from octavo.models.streaming_ring import Ring
 
 if TYPE_CHECKING:
     from octavo.models.loading import ReaderPool
@@ -55,6 +55,9 @@ class LayerStream:
             stays there.
         ledger: all slots are reserved here, as weights in ``host``.
         convert: a stored tensor in the layout that the module wants.
+        ring: where the slots lie, if they share their memory: it is opened by whoever made it.
+        group: of streams whose slots lie side by side there. Those of other groups lie over them,
+            so nothing is read ahead for the next pass.
 
     Raises:
         BudgetExceeded: there is no room for the slots.
@@ -74,6 +77,8 @@ class LayerStream:
         ledger: Ledger,
         device: str = "cpu",
         convert: Convert = lambda _name, stored: stored,
+        ring: Ring | None = None,
+        group: str | None = None,
     ) -> None:
         slots = min(slots, len(layers))
         self._folder = folder
@@ -88,14 +93,18 @@ class LayerStream:
         }
         self._order = sorted(layers)
         largest = max(layer.nbytes for layer in self._layers.values())
-        self._reservation = ledger.reserve(
-            "host", "weights", slots * padded(largest), f"{part.name} ring"
-        )
+        pinned = torch.device(device).type == "cuda"
+        self._ring = Ring(ledger, f"{part.name} ring", pinned=pinned) if ring is None else ring
+        self._group = part.name if group is None else group
+        self._again = ring is None or group is None
+        self._start = self._ring.join(self, self._group, slots * largest)
+        self._slot_bytes = largest
+        if ring is None:
+            self._ring.open()
         self._there: DeviceSlots | None = None
-        if torch.device(device).type == "cuda":
+        if pinned:
             self._there = DeviceSlots(torch.device(device), largest, ledger, part.name)
-        pinned = self._there is not None
-        self._slots = [host_buffer(largest, pinned=pinned) for _ in range(slots)]
+        self._slots: list[torch.Tensor] = []
         self._free = list(range(slots))
         # Layer → the slot that it stays in.
         self._kept: dict[int, int] | None = {} if slots >= len(layers) else None
@@ -111,7 +120,7 @@ class LayerStream:
             hook
             for number, layer in layers.items()
             for hook in (
-                layer.register_forward_pre_hook(self._before(number)),
+                layer.register_forward_pre_hook(self._before(number), prepend=True),
                 layer.register_forward_hook(self._after(number), always_call=True),
             )
         ]
@@ -131,10 +140,17 @@ class LayerStream:
             self._slots = []
             if self._there is not None:
                 self._there.close()
-            self._reservation.release()
+            self._ring.leave(self)
+
+    def rest(self) -> None:
+        """Lets go of layers that were read ahead; what shares the slots may have them."""
+        with self._lock:
+            assert self._in_use is None, "layers that share memory are in use at once"
+            self._drop_ahead()
 
     def _before(self, number: int) -> Callable[..., None]:
         def bind(_module: nn.Module, _inputs: Any) -> None:
+            self._take_slots()
             with self._lock:
                 if not self._ahead or self._ahead[0].number != number:
                     self._drop_ahead()
@@ -162,6 +178,12 @@ class LayerStream:
 
         return let_go
 
+    def _take_slots(self) -> None:
+        size, count = self._slot_bytes, len(self._slots) or len(self._free)
+        whole = self._ring.take(self._group, self._start, count * size)
+        if not self._slots:
+            self._slots = [whole[at * size : (at + 1) * size] for at in range(count)]
+
     def _leave(self) -> None:
         assert self._in_use is not None
         wait(self._in_use.reads)
@@ -176,6 +198,8 @@ class LayerStream:
             if last is None:
                 return
             at = self._order.index(last.number) + 1
+            if at == len(self._order) and not self._again:
+                return
             self._fill(self._order[at % len(self._order)])
 
     def _fill(self, number: int) -> None:

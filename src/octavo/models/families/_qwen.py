@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_LAYER: Final = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
+_LAYER: Final = re.compile(r"(?:^|\.)(?:layers|blocks|deepstack_merger_list)\.(\d+)\.")
+#: The merger after the last layer comes after all those of taps.
+_MERGER: Final = re.compile(r"^(?:model\.)?visual\.merger\.")
+_LAST: Final = 1 << 20
 _PROJECTOR: Final = re.compile(r"^(?:model\.)?visual\.(?:merger|deepstack_merger_list)\.")
 _VISION: Final = re.compile(r"^(?:model\.)?visual\.")
 _TABLES: Final = ("embed_tokens.weight", "pos_embed.weight")
@@ -120,7 +123,10 @@ class QwenFamily(Family):
         model: Any = module
         if component == "language":
             return list(model.model.language_model.layers)
-        return list(model.model.visual.blocks) if component == "vision" else ()
+        visual = model.model.visual
+        if component == "projector":
+            return [*getattr(visual, "deepstack_merger_list", ()), visual.merger]
+        return list(visual.blocks) if component == "vision" else ()
 
     @abstractmethod
     def vision_shape(self, vision: Any, grid: QwenGrid) -> VisionShape:
@@ -202,6 +208,8 @@ def _in_its_own_type(merger: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tup
 
 def layer_number(name: str) -> int | None:
     """The layer that a tensor of tower or decoder belongs to."""
+    if _MERGER.match(name):
+        return _LAST
     found = _LAYER.search(name)
     return int(found[1]) if found else None
 
