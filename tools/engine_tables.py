@@ -88,8 +88,16 @@ def _kv(results: Results) -> Rows:
         yield [words, f"{ratio:.2f}", "DynamicCache: 1"]
     for name, ratio in results["decode"]["ratios"].items():
         yield [f"decode at {results['decode']['history']} tokens, {name}", f"{ratio:.2f}", "1"]
-    for precision, more in results["perplexity"].get("more", {}).items():
-        yield [f"perplexity of SmolLM2, {precision}: more", f"{more:+.3f}", "exact: 0"]
+    tier = results["lower_tier"]
+    same = ", ".join(name for name, alike in tier["same_as_with_room"].items() if alike)
+    yield [
+        f"keys and values, a disk below: length in the same bytes (same tokens: {same})",
+        f"{tier['over_dynamic']:.2f}",
+        "DynamicCache: 1",
+    ]
+    for precision, more in results["perplexity"]["over_dynamic"].items():
+        if precision in ("int8", "int4"):
+            yield [f"perplexity of SmolLM2, {precision}: more", f"{more:+.3f}", "exact: 0"]
 
 
 def _peak(results: Results) -> Rows:

@@ -148,6 +148,8 @@ class Sampling:
         repetition_penalty: above 1 makes tokens that were there less likely (Keskar et al. 2019).
         seed: makes sampling repeatable.
         stop: strings that end the answer; they are not part of it.
+        loop_limit: an answer that says the same up to 512 tokens so many times in a row ends there,
+            as ``Finish.LOOP``; 0 lets it go on to ``max_new_tokens``.
     """
 
     temperature: float = 0.0
@@ -156,6 +158,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    loop_limit: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
@@ -170,6 +173,10 @@ class Sampling:
         if isinstance(self.stop, str) or not all(self.stop):
             raise ConfigError(
                 "stop must be a tuple of strings, none of them empty", where=repr(self.stop)
+            )
+        if self.loop_limit < 0 or self.loop_limit == 1:
+            raise ConfigError(
+                "loop_limit must be 2 or more, or 0 for none", where=str(self.loop_limit)
             )
 
     @property
@@ -244,6 +251,7 @@ class Finish(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    LOOP = "loop"
     CANCELLED = "cancelled"
     ERROR = "error"
 

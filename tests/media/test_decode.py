@@ -75,6 +75,17 @@ def test_other_pixels_become_rgb(reader: MediaReader) -> None:
     assert (reader.picture(Part.image(encoded(deep))) == 128).all()
 
 
+def test_a_pdf_is_no_picture_and_the_message_says_what_reads_it(
+    tmp_path: Path, reader: MediaReader
+) -> None:
+    path = tmp_path / "paper.pdf"
+    path.write_bytes(b"%PDF-1.7\n%%EOF\n")
+    for value in (path, path.read_bytes()):
+        with pytest.raises(BrokenFile) as caught:
+            reader.picture(Part.image(value))
+        assert "octavo parse" in str(caught.value.next_step)
+
+
 def test_pictures_that_are_none(tmp_path: Path, reader: MediaReader) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     whole = encoded(Image.fromarray(noise), "JPEG")

@@ -62,6 +62,9 @@ def generate(
     stop: Annotated[
         list[str] | None, option(ANSWERING, "Ends the answer; may be repeated.", metavar="TEXT")
     ] = None,
+    loop_limit: Annotated[
+        int, option(ANSWERING, "Ends at so many repetitions; 0 at none.", metavar="N")
+    ] = 0,
     schema: Annotated[
         Path | None, option(ANSWERING, "JSON Schema of the answer.", metavar="FILE")
     ] = None,
@@ -105,7 +108,9 @@ def generate(
         *parts,
         system=system,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ())),
+        sampling=Sampling(
+            temperature, top_p, top_k, repetition_penalty, seed, tuple(stop or ()), loop_limit
+        ),
         response=_form(schema, regex, choice),
     )
     loading = Loading(

@@ -106,11 +106,14 @@ class Live:
         # The place that isolates a request: tokens that make no text are its own.
         except Exception as error:  # noqa: BLE001
             failure = failure or failure_of(error)
+        finish = _FINISHES[ending]
+        if finish is Finish.STOP and self.chooser.looped:
+            finish = Finish.LOOP
         return Completion(
             self.request.id,
             text=text,
             tokens=tuple(self.chooser.tokens),
-            finish=_FINISHES[ending] if failure is None else Finish.ERROR,
+            finish=finish if failure is None else Finish.ERROR,
             usage=Usage(
                 self.prepared.prompt_tokens, self.prepared.media_tokens, len(self.chooser.tokens)
             ),

@@ -18,6 +18,7 @@ from octavo.engine.recovery_faults import out_of_memory
 from octavo.engine.sampling_rules import Rule, rules_of
 from octavo.errors import ConfigError, OctavoError
 from octavo.models.generation import Chance, settings_for
+from octavo.models.loops import Loops
 from octavo.models.streamed import Text
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Chooser:
 
     Attributes:
         tokens: the answer so far, without an end token.
-        stopped: whether it is complete.
+        stopped: whether it is complete; ``looped``: because it said the same over and over.
 
     Raises:
         ValueError: transformers refuses the model's settings.
@@ -81,10 +82,11 @@ class Chooser:
         sampling = request.sampling
         self.id = request.id
         self.tokens: list[int] = []
-        self.stopped = False
+        self.stopped = self.looped = False
         self._own, self._processor, self._sampling = own, processor, sampling
         self._ends = processor.end_tokens
         self._stops = _Stops(processor, sampling.stop) if sampling.stop else None
+        self._loops = Loops(sampling.loop_limit) if sampling.loop_limit else None
         self._matcher = matcher
         self._chance = None if sampling.greedy else Chance(sampling)
         self._place: torch.Tensor | None = None
@@ -188,6 +190,8 @@ class Chooser:
         self.tokens.append(token)
         if self._stops is not None and self._stops.came(token):
             self.stopped = True
+        elif self._loops is not None and self._loops.came(token):
+            self.stopped = self.looped = True
         return Choice(token, stopped=self.stopped)
 
 

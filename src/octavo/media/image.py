@@ -26,6 +26,9 @@ from octavo.media.page import Pixels, TextLayer
 from octavo.media.pictures import is_heif
 from octavo.types import Box
 
+#: How a PDF begins, and what whoever takes one for a picture can do.
+PDF = b"%PDF-"
+OF_A_PDF = "it is a PDF: octavo parse makes a picture of each of its pages"
 #: Pixels of one picture; three bytes each. Pillow's own limit is 89 million.
 MAX_PIXELS = 80_000_000
 #: Pictures in one file.
@@ -293,7 +296,8 @@ def _stretched(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Pix
 
 def _open(path: Path) -> Image.Image:
     where = str(path)
-    if is_heif(read_head(path, 32)):
+    head = read_head(path, 32)
+    if is_heif(head):
         register_heif(where)
     Image.init()
     try:
@@ -304,7 +308,9 @@ def _open(path: Path) -> Image.Image:
         raise BrokenFile(
             "this is not a picture that can be read",
             where=where,
-            next_step="check that it opens in a viewer; if not, get the file again",
+            next_step=OF_A_PDF
+            if head.startswith(PDF)
+            else "check that it opens in a viewer; if not, get the file again",
         ) from error
     except FAULTS as error:
         raise BrokenFile(

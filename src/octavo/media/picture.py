@@ -16,6 +16,8 @@ from octavo.media.image import (
     FAULTS,
     FORMATS,
     MAX_PIXELS,
+    OF_A_PDF,
+    PDF,
     open_image,
     register_heif,
     to_rgb,
@@ -76,7 +78,9 @@ def _of_bytes(data: bytes, where: str, max_pixels: int) -> Pixels:
         raise BrokenFile(
             "these bytes are not a picture that can be read",
             where=where,
-            next_step="give the bytes of a file such as PNG or JPEG",
+            next_step=OF_A_PDF
+            if data.startswith(PDF)
+            else "give the bytes of a file such as PNG or JPEG",
         ) from error
     except FAULTS as error:
         raise _damaged(where) from error

@@ -59,10 +59,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Tokens of one answer, without the prompt; ``stopped`` when the model ended it itself."""
+    """Tokens of one answer, without the prompt; ``stopped`` when the model ended it itself,
+    ``looped`` when it said the same over and over."""
 
     tokens: tuple[int, ...]
     stopped: bool
+    looped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

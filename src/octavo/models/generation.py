@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from octavo.models.constraints import Held
 from octavo.models.family import Generated, Guard, Prepared, Processor
+from octavo.models.loops import Loops
 from octavo.models.streamed import Text
 from octavo.requests import Sampling
 
@@ -50,7 +50,7 @@ def generate(
 
     # Before chance: what may not come takes no part in top-p and top-k.
     held = None if guard.matcher is None else Held([guard.matcher()])
-    watch = _Watch(guard, sampling.stop, processor, held)
+    watch = _Watch(guard, sampling, processor, held)
     inputs = _placed(prepared, module)
     chance = [] if sampling.greedy else [Chance(sampling)]
     model: Any = module
@@ -71,7 +71,8 @@ def generate(
     start = prepared.prompt_tokens if prompt_in_output else 0
     tokens = [int(token) for token in output_bt[0, start:]]
     ended = bool(tokens) and tokens[-1] in processor.end_tokens
-    return Generated(tuple(tokens[:-1] if ended else tokens), stopped=ended or watch.stopped)
+    said = tuple(tokens[:-1] if ended else tokens)
+    return Generated(said, stopped=ended or watch.stopped, looped=watch.looped)
 
 
 def _cache(prepared: Prepared, max_new_tokens: int, guard: Guard) -> dict[str, Any]:
@@ -135,26 +136,28 @@ class _Watch:
     """Tells of each token and stops at a stop string or when asked to."""
 
     def __init__(
-        self, guard: Guard, stop: Sequence[str], processor: Processor, held: Held | None
+        self, guard: Guard, sampling: Sampling, processor: Processor, held: Held | None
     ) -> None:
         self._guard = guard
         self._held = held
-        self._stop = stop
+        self._stop = sampling.stop
+        self._loops = Loops(sampling.loop_limit) if sampling.loop_limit else None
         self._processor = processor
         self._text = Text(processor.decode)
-        self.stopped = False
+        self.stopped = self.looped = False
 
     def __call__(self, ids_bt: torch.Tensor, _scores: Any, **_other: Any) -> torch.Tensor:
         token = int(ids_bt[0, -1])
         if token not in self._processor.end_tokens:
             self._guard.token(token)
+            self.looped = self._loops is not None and self._loops.came(token)
         if self._stop:
             text = self._text.add(token)
             self.stopped = any(stop in text for stop in self._stop)
         if self._held is not None:
             # Nothing more can come: the end token need not be computed.
             self.stopped = self.stopped or self._held.over(ids_bt)[0]
-        done = self.stopped or self._guard.cancelled()
+        done = self.stopped or self.looped or self._guard.cancelled()
         return torch.full((ids_bt.shape[0],), done, device=ids_bt.device)
 
 

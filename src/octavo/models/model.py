@@ -366,7 +366,9 @@ class Model:
         text = self.processor.decode(made.tokens)
         ends = [text.find(stop) for stop in request.sampling.stop if stop in text]
         finish = Finish.STOP if made.stopped or ends else Finish.LENGTH
-        if finish is not Finish.STOP and guard.cancelled():
+        if made.looped and not ends:
+            finish = Finish.LOOP
+        elif finish is not Finish.STOP and guard.cancelled():
             finish = Finish.CANCELLED
         return Completion(
             request.id,
