@@ -148,11 +148,10 @@ class Engine:
             self._wake.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        gone = failure_of(ReleasedError("the model was closed", next_step="load it again"))
         for act in self._taken():
             act()
         for live in list(self._live.values()):
-            self._finish(live, Ending.FAILED, gone)
+            self._finish(live, Ending.FAILED, _gone())
         self._compute.close()
 
     def _ask(
@@ -175,7 +174,8 @@ class Engine:
                 failure = outcome.shortage.failure()
         # The place that isolates a request: whatever preparing it raises is its own.
         except Exception as error:  # noqa: BLE001
-            failure = failure_of(error)
+            # What it was prepared with may have gone under its hands.
+            failure = _gone() if self._closed else failure_of(error)
         if live is None:
             timings = {"prepare": time.perf_counter() - began}
             told(
@@ -261,8 +261,7 @@ class Engine:
             return acts
 
     def _enter(self, live: Live) -> None:
-        closed = failure_of(ReleasedError("the model was closed", next_step="load it again"))
-        failure = closed if self._closed else self._broken
+        failure = _gone() if self._closed else self._broken
         if failure is None:
             try:
                 self._scheduler.add(live.job)
@@ -461,3 +460,7 @@ class Engine:
         self._broken = failure_of(error)
         for live in list(self._live.values()):
             self._finish(live, Ending.FAILED, self._broken)
+
+
+def _gone() -> Failure:
+    return failure_of(ReleasedError("the model was closed", next_step="load it again"))

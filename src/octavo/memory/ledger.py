@@ -25,6 +25,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Asked for a number of bytes in its place, frees what it can; says how much it freed.
 Reclaimer = Callable[[int], int]
+#: How often reclaimers are asked for one reservation, as long as they free something.
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,17 @@ class Ledger:
             BudgetExceeded: they do not fit; says who holds what. Nothing is reserved.
         """
         granted = self.try_reserve(place, kind, nbytes, owner)
-        for reclaim in self._reclaimers(place):
-            if granted is not None:
+        # What was freed may be taken by another thread, one that reads ahead above all.
+        for _ in range(_ATTEMPTS):
+            freed = 0
+            for reclaim in self._reclaimers(place):
+                if granted is not None:
+                    return granted
+                # Without the lock: a reclaimer moves bytes and releases reservations.
+                freed += reclaim(max(self.state(place).short_of(nbytes), 1))
+                granted = self.try_reserve(place, kind, nbytes, owner)
+            if granted is not None or not freed:
                 break
-            # Without the lock: a reclaimer moves bytes and releases reservations.
-            reclaim(max(self.state(place).short_of(nbytes), 1))
-            granted = self.try_reserve(place, kind, nbytes, owner)
         if granted is None:
             raise self.refusal(place, kind, nbytes, owner)
         return granted
