@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kv-tokens", type=int, default=4096, help="of text for perplexity")
     group.add_argument("--kv-steps", type=int, default=16, help="tokens of a round of decoding")
     group.add_argument("--kv-rounds", type=int, default=5)
+    group.add_argument("--kv-long", type=int, default=3072, help="tokens over a lower tier")
     group.add_argument("--kv-threads", type=int, help="of torch; as it is by default")
 
 
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> Mapping[str, object]:
         found["decode"] = _decode(model, 1024 if fast else _HISTORY, rounds, steps)
         del model
         model, tokenizer = _smollm(torch.float32)
-        found["lower_tier"] = _lower_tier(model, _text(tokenizer, 800 if fast else 3072))
+        found["lower_tier"] = _lower_tier(model, _text(tokenizer, 800 if fast else options.kv_long))
         found["perplexity"] = _perplexity(
             model, _text(tokenizer, 512 if fast else options.kv_tokens)
         )

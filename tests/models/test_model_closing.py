@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import octavo  # noqa: E402
-from octavo.engine import intake  # noqa: E402
-from octavo.requests import Request  # noqa: E402
+import octavo
+from octavo.engine import intake
+from octavo.requests import Request
 
 
 def test_a_model_that_is_closed_while_a_request_is_prepared(
