@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,18 +121,23 @@ class Compute:
         self._runner.close()
 
     def _choices(self, step: Step, live: Mapping[str, Live]) -> list[Choice]:
-        with reusing_freed_memory() if step.tokens >= _LARGE else nullcontext():
+        # What the tower freed goes back before the decoder asks for blocks of other sizes.
+        with _reusing(step):
+            self._look(step, live)
+        with _reusing(step):
             return self._computed(step, live)
+
+    def _look(self, step: Step, live: Mapping[str, Live]) -> None:
+        for part in step.slices:
+            for medium in part.media:
+                if medium.key not in self._held:
+                    self._held[medium.key] = self._see(medium.key, live[part.id])
 
     def _computed(self, step: Step, live: Mapping[str, Live]) -> list[Choice]:
         if not step.slices:
             self.kv.begin(step)
             self.kv.commit()
             return []
-        for part in step.slices:
-            for medium in part.media:
-                if medium.key not in self._held:
-                    self._held[medium.key] = self._see(medium.key, live[part.id])
         prompts = {part.id: live[part.id].prompt for part in step.slices}
         choosers = [live[part.id].chooser for part in step.slices if part.samples]
         return self._runner.run(
@@ -151,3 +156,7 @@ class Compute:
             ((found,),) = run(self._tower, self._module, media, self.tower_budget)
             self.features.put(named, found, seconds=time.perf_counter() - began)
         return found
+
+
+def _reusing(step: Step) -> AbstractContextManager[None]:
+    return reusing_freed_memory() if step.tokens >= _LARGE else nullcontext()

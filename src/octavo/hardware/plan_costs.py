@@ -44,7 +44,7 @@ TOGETHER: Final = APART | {"text"}
 STEP_TOKENS: Final = 2048
 #: In main memory freed blocks are used again within such a step and fit each other badly: what
 #: the heap holds over what lives in it (measured).
-_HEAP: Final = 1.5
+_HEAP: Final = 2
 #: Keys and values of older tokens that such a step gathers at once.
 _TILE: Final = 16 << 20
 TOWERS: Final = ("vision", "audio")
@@ -234,7 +234,7 @@ def _step(
     found = highest(layer, Working("older tokens", older if prompt > piece else 0))
     logits = Working("output head", (t * shape.hidden + shape.vocabulary) * e)
     found = highest(Working(f"{found.name}, {t} tokens", found.nbytes), logits)
-    return replace(found, nbytes=int(_HEAP * found.nbytes)) if device == "cpu" else found
+    return replace(found, nbytes=_HEAP * found.nbytes) if device == "cpu" else found
 
 
 def _vision(
